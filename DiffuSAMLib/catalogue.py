@@ -1,0 +1,319 @@
+"""Which weights exist, where they come from and lie, and whether they are what they should be.
+
+A file is trusted only while its sha256 is the expected one. Bundled files are small and hashed at each use.
+For a downloaded one the hash is remembered beside it (``<name>.sha256.json``) with the file's size and time of
+change, and taken again as soon as either differs: whoever can set both back could as well change the program.
+A prior carries the hash of its tensors, which `prior_files.read_prior` checks at each load.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .downloads import Progress, download
+from .errors import DiffuSAMError, InputError, OutputError, WeightsError
+from .files import atomic_path, output_error, sha256_of
+from .prior_files import read_header, verify_prior
+from .resources import resource_path
+
+Kind = Literal["backbone", "prior"]
+Status = Literal["bundled", "downloaded", "imported", "not downloaded", "damaged"]
+
+_PRIOR_SUFFIX = ".safetensors"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_LISTED_HINT = 'Run "diffusam models list" to see the names.'
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """One file of weights.
+
+    Args:
+        name: What it is called on the command line.
+        kind: "backbone" or "prior".
+        title: Name for people.
+        url: Address, or None for bundled and imported weights.
+        filename: Name of the file.
+        bytes: Its size.
+        sha256: Its hash, hexadecimal.
+        licence: Licence of the weights.
+        bundled: Whether it is part of the installation.
+        notes: Anything else worth knowing.
+    """
+
+    name: str
+    kind: Kind
+    title: str
+    url: str | None
+    filename: str
+    bytes: int
+    sha256: str
+    licence: str
+    bundled: bool
+    notes: str
+
+
+@dataclass(frozen=True)
+class WeightsStatus:
+    """An entry, where its file lies or would lie, and its state."""
+
+    entry: WeightsEntry
+    path: Path
+    status: Status
+
+
+def cache_folder() -> Path:
+    """Where downloaded and imported weights lie: ``DIFFUSAM_HOME``, else the platform's usual place."""
+    if home := os.environ.get("DIFFUSAM_HOME"):
+        return Path(home).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "diffusam"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "diffusam"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusam"
+
+
+def prior_folder() -> Path:
+    """Where the user's own priors lie; any prior file put here is listed under its file name."""
+    return cache_folder() / "priors"
+
+
+def list_weights() -> list[WeightsStatus]:
+    """All weights of the catalogue, then the user's own priors, with their states."""
+    listed = [WeightsStatus(entry, _path(entry), _status(entry)) for entry in _catalogue()]
+    for path in _user_priors():
+        try:
+            listed.append(WeightsStatus(_prior_entry(path), path, "imported"))
+        except DiffuSAMError as error:
+            damaged = WeightsEntry(
+                name=path.stem,
+                kind="prior",
+                title=path.stem,
+                url=None,
+                filename=path.name,
+                bytes=path.stat().st_size if path.is_file() else 0,
+                sha256="",
+                licence="",
+                bundled=False,
+                notes=error.message,
+            )
+            listed.append(WeightsStatus(damaged, path, "damaged"))
+    return listed
+
+
+def locate(name: str) -> Path:
+    """The file of some weights, after a check that it is the right one.
+
+    Args:
+        name: A name of the catalogue, or of one of the user's own priors.
+
+    Raises:
+        WeightsError: The name is unknown, or the file is not here or damaged; the hint says what to run.
+    """
+    entry = _catalogued(name)
+    if entry is None:
+        path = _user_prior(name)
+        read_header(path)
+        return path
+    path, status = _path(entry), _status(entry)
+    if status in ("bundled", "downloaded"):
+        return path
+    if entry.bundled:
+        what = "does not have the hash that the catalogue says" if path.is_file() else "is missing"
+        raise WeightsError(f"The bundled file {path} {what}.", hint="Install DiffuSAM Segment again.")
+    what = "are damaged" if status == "damaged" else "are not on this computer yet"
+    raise WeightsError(
+        f"The weights {name} {what}.",
+        hint=f'Run "diffusam models download {name}" ({entry.bytes / 1e6:.0f} MB), '
+        f'or fetch {entry.url} elsewhere and run "diffusam models import FILE".',
+    )
+
+
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
+    """Download some weights, unless they are here and undamaged.
+
+    Args:
+        name: A name of the catalogue.
+        progress: Called with (bytes here, bytes in all).
+
+    Returns:
+        Their file.
+
+    Raises:
+        WeightsError: The name is unknown, the download failed, or what came is not the right file.
+        OutputError: There is no space.
+    """
+    entry = _catalogued(name)
+    if entry is None:
+        return _user_prior(name)
+    path = _path(entry)
+    if entry.url is not None and _status(entry) != "downloaded":
+        download(entry.url, path, sha256=entry.sha256, size=entry.bytes, progress=progress)
+    return locate(name)
+
+
+def import_file(path: Path, *, name: str | None = None) -> WeightsEntry:
+    """Copy weights from a file into the cache.
+
+    An official checkpoint is known by its sha256, whatever its file is called; a prior by its header.
+
+    Args:
+        path: The file.
+        name: What to call a prior; its own name by default.
+
+    Raises:
+        WeightsError: The file is neither, or is damaged; or the name is taken or not possible.
+        OutputError: The copy cannot be written.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}.")
+    size = path.stat().st_size
+    for entry in _catalogue():
+        if entry.bytes == size and sha256_of(path) == entry.sha256:
+            if name not in (None, entry.name):
+                raise WeightsError(f"{path} is {entry.name}, which cannot be given another name.")
+            if not entry.bundled:
+                _copy(path, _path(entry))
+            return entry
+        if path.name == entry.filename and not entry.bundled:
+            raise WeightsError(
+                f"{path} is not Meta's {entry.filename}: its size or sha256 differs.",
+                hint=f"Fetch it again from {entry.url}.",
+            )
+    header = verify_prior(path)
+    name = header.name if name is None else name
+    if not _NAME.fullmatch(name):
+        raise WeightsError(
+            f"A prior cannot be called {name!r}.",
+            hint="Give a name of letters, digits, dots, hyphens and underscores.",
+        )
+    target = prior_folder() / (name + _PRIOR_SUFFIX)
+    taken = {other.stem.casefold(): other for other in _user_priors()}.get(name.casefold())
+    if _catalogued(name) is not None or (taken is not None and sha256_of(taken) != sha256_of(path)):
+        raise WeightsError(
+            f"There is another prior called {name}.",
+            hint='Give this one another name, or remove the other with "diffusam models remove".',
+        )
+    if taken is None:
+        _copy(path, target)
+    return _prior_entry(taken or target)
+
+
+def remove(name: str) -> None:
+    """Delete downloaded weights or one of the user's priors, and what is left of a broken download.
+
+    Raises:
+        WeightsError: The name is unknown, bundled, or not here.
+        OutputError: The file cannot be deleted.
+    """
+    entry = _catalogued(name)
+    if entry is not None and entry.bundled:
+        raise WeightsError(f"The weights {name} are part of the installation and cannot be removed.")
+    path = _user_prior(name) if entry is None else _path(entry)
+    files = [file for file in (path, path.with_name(path.name + ".part"), _record(path)) if file.exists()]
+    if not files:
+        raise WeightsError(f"The weights {name} are not on this computer.")
+    try:
+        for file in files:
+            file.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be deleted ({error.strerror or error}).") from error
+
+
+def _catalogue() -> list[WeightsEntry]:
+    content = json.loads(resource_path("Weights", "catalogue.json").read_text(encoding="utf-8"))
+    return [WeightsEntry(**item) for item in content["weights"]]
+
+
+def _catalogued(name: str) -> WeightsEntry | None:
+    return next((entry for entry in _catalogue() if entry.name.casefold() == name.casefold()), None)
+
+
+def _path(entry: WeightsEntry) -> Path:
+    folder = resource_path("Weights") if entry.bundled else cache_folder() / f"{entry.kind}s"
+    return folder / entry.filename
+
+
+def _status(entry: WeightsEntry) -> Status:
+    path = _path(entry)
+    if not path.is_file():
+        return "damaged" if entry.bundled else "not downloaded"
+    if path.stat().st_size != entry.bytes:
+        return "damaged"
+    try:
+        digest = sha256_of(path) if entry.bundled else _remembered_sha256(path)
+    except InputError:
+        return "damaged"
+    if digest != entry.sha256:
+        return "damaged"
+    return "bundled" if entry.bundled else "downloaded"
+
+
+def _user_priors() -> list[Path]:
+    """The user's prior files, without those that belong to the catalogue and those being written."""
+    known = {entry.filename for entry in _catalogue()}
+    found = sorted(prior_folder().glob(f"*{_PRIOR_SUFFIX}"))
+    return [path for path in found if path.name not in known and not path.name.startswith(".")]
+
+
+def _user_prior(name: str) -> Path:
+    for path in _user_priors():
+        if path.stem == name:
+            return path
+    raise WeightsError(f"There are no weights called {name}.", hint=_LISTED_HINT)
+
+
+def _prior_entry(path: Path) -> WeightsEntry:
+    header = read_header(path)
+    return WeightsEntry(
+        name=path.stem,
+        kind="prior",
+        title=header.title,
+        url=None,
+        filename=path.name,
+        bytes=path.stat().st_size,
+        sha256=_remembered_sha256(path),
+        licence=header.licence,
+        bundled=False,
+        notes=f"Made for the {header.backbone.name} backbone.",
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(target, error) from error
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256.json")
+
+
+def _remembered_sha256(path: Path) -> str:
+    """Hash of a file, taken only if the file changed since the last time."""
+    state = path.stat()
+    stamp = {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    record = _record(path)
+    try:
+        remembered = json.loads(record.read_text(encoding="utf-8"))
+        if {key: remembered[key] for key in stamp} == stamp:
+            return str(remembered["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no record, or an unreadable one: hash the file
+    digest = sha256_of(path)
+    try:
+        with atomic_path(record) as temporary:
+            temporary.write_text(json.dumps({**stamp, "sha256": digest}), encoding="utf-8")
+    except OutputError:
+        pass  # a cache on a read-only disk works too, only slower
+    return digest

@@ -1,0 +1,260 @@
+"""DICOM folders: the series they hold, the choice of one, and its volume."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError
+from .image_files import itk_message, quiet_itk
+
+log = logging.getLogger(__name__)
+
+# Objects that travel with images and hold none.
+NOT_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC", "FID"})
+# SOP classes of CT and MR images, the enhanced ones too; stated in the first bytes of a file.
+CT_OR_MR_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.[24](?![0-9])")
+SPACING_TOLERANCE = 0.01
+PARALLEL_TOLERANCE = 1e-3
+LARGEST_TILT_DEGREES = 1.0
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """The files of one series of a folder, sorted along the slice normal."""
+
+    uid: str
+    number: int
+    description: str
+    modality: str
+    files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}, {self.modality or 'no modality'}, {len(self.files)} files, {self.uid or 'no UID'}"
+        )
+
+    @property
+    def label(self) -> str:
+        """What a message calls it; anonymised files may lack both description and UID."""
+        return self.description or self.uid or Path(self.files[0]).parent.name
+
+
+def read_header(file: str) -> sitk.ImageFileReader:
+    """A reader that has read the header of one DICOM file.
+
+    Raises:
+        RuntimeError: SimpleITK cannot read it.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    return reader
+
+
+def tag(reader: sitk.ImageFileReader, key: str) -> str:
+    value = reader.GetMetaData(key) if reader.HasMetaDataKey(key) else ""
+    # Bytes of an undeclared character set come as surrogates, which no terminal or JSON file takes.
+    return value.encode("utf-8", "replace").decode("utf-8").strip(" \0")
+
+
+def list_series(folder: Path) -> list[DicomSeries]:
+    """The image series directly in a folder, in the order of their series numbers.
+
+    Raises:
+        InputError: The folder cannot be listed or holds no DICOM images.
+    """
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError as error:
+        raise InputError(
+            f"The folder {folder} cannot be listed ({error.strerror}).", hint="Check its permissions."
+        ) from error
+    if not names:
+        raise InputError(f"The folder {folder} is empty.", hint="Give the folder that holds the DICOM files.")
+    found = []
+    listed = set()
+    with quiet_itk():
+        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
+            files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+            listed |= {Path(file).name for file in files}
+            try:
+                reader = read_header(files[0])
+            except RuntimeError:
+                continue
+            modality = tag(reader, "0008|0060")
+            if modality in NOT_IMAGES:
+                continue
+            number = tag(reader, "0020|0011")
+            found.append(
+                DicomSeries(
+                    uid,
+                    int(number) if number.lstrip("-").isdigit() else 0,
+                    tag(reader, "0008|103e"),
+                    modality,
+                    tuple(files),
+                )
+            )
+    require_undamaged(folder, sorted(set(names) - listed))
+    if not found:
+        raise InputError(
+            f"The folder {folder} holds no readable DICOM images.",
+            hint="Give the folder that directly holds the .dcm files of the series.",
+        )
+    return sorted(found, key=lambda series: (series.number, series.uid))
+
+
+def require_undamaged(folder: Path, unlisted: list[str]) -> None:
+    """GDCM passes over a file that it cannot parse, which would silently leave a slice out.
+
+    Raises:
+        InputError: One of the files that it did not list is a CT or MR image by its first bytes.
+    """
+    for name in unlisted:
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            with file.open("rb") as stream:
+                start = stream.read(1024)
+        except OSError as error:
+            raise InputError(
+                f"{file} cannot be opened ({error.strerror}).", hint="Check its permissions."
+            ) from error
+        if start[128:132] == b"DICM" and CT_OR_MR_CLASS.search(start):
+            raise InputError(
+                f"The DICOM file {file} is damaged or incomplete.", hint="Copy or export the series again."
+            )
+
+
+def choose_series(found: list[DicomSeries], wanted: str | int | None) -> DicomSeries:
+    """Choose one series.
+
+    Args:
+        found: What `list_series` gave.
+        wanted: A series UID, a 1-based place in `found`, or a part of the description (any case);
+            `None` takes the series with the most files.
+
+    Raises:
+        InputError: Nothing, or more than one series, matches.
+    """
+    listing = "; ".join(f"{place}: {series}" for place, series in enumerate(found, 1))
+    if wanted is None:
+        chosen = max(found, key=lambda series: len(series.files))
+        if len(found) > 1:
+            log.info("The folder holds %d series: %s. Using %s.", len(found), listing, chosen)
+        return chosen
+    text = str(wanted).strip()
+    matches = [series for series in found if series.uid == text]
+    if not matches and text.isdigit() and 1 <= int(text) <= len(found):
+        matches = [found[int(text) - 1]]
+    if not matches and text:
+        matches = [series for series in found if text.casefold() in series.description.casefold()]
+    if len(matches) != 1:
+        fact = "No series matches" if not matches else f"{len(matches)} series match"
+        raise InputError(f"{fact} '{text}'.", hint=f"Choose a number, UID or description from: {listing}.")
+    return matches[0]
+
+
+def read_series(series: DicomSeries) -> sitk.Image:
+    """Read a series as a float32 volume, its slices spread evenly from the first to the last.
+
+    Slice distances that differ by more than 1 % are logged as a warning, not refused: the first and
+    last slice keep their place, those between are off by at most the irregularity.
+
+    Raises:
+        InputError: The files are damaged, of different sizes, not parallel, tilted against their
+            normal, or several share one position.
+    """
+    try:
+        with quiet_itk():
+            headers = [read_header(file) for file in series.files]
+            components = headers[0].GetNumberOfComponents()
+            if components == 1 and len(headers) == 1:
+                return sitk.ReadImage(series.files[0], sitk.sitkFloat32)
+    except RuntimeError as error:
+        raise unreadable(series, error) from error
+    if components != 1:
+        raise InputError(
+            f"The DICOM series '{series.label}' holds {components} values a pixel (colour?), not one.",
+            hint="Give a greyscale CT or MR series.",
+        )
+    grid = even_grid(series, headers)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(series.files)
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        with quiet_itk():
+            image = reader.Execute()
+    except RuntimeError as error:
+        raise unreadable(series, error) from error
+    image.SetOrigin(grid[:, 3].tolist())
+    spacing = np.linalg.norm(grid[:, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((grid[:, :3] / spacing).ravel().tolist())
+    return image
+
+
+def unreadable(series: DicomSeries, error: RuntimeError) -> InputError:
+    return InputError(
+        f"The DICOM series '{series.label}' cannot be read: {itk_message(error)}.",
+        hint="A file of it is damaged or incomplete; export the series again.",
+    )
+
+
+def even_grid(series: DicomSeries, headers: list[sitk.ImageFileReader]) -> np.ndarray:
+    """The `(3, 4)` voxel-to-world matrix of a series of slices, in LPS mm.
+
+    Raises:
+        InputError: The slices form no regular stack.
+    """
+    name = f"The DICOM series '{series.label}'"
+    sizes = {header.GetSize()[:2] for header in headers}
+    if len(sizes) > 1 or any(header.GetSize()[2:] not in {(), (1,)} for header in headers):
+        raise InputError(
+            f"{name} mixes images of different sizes.", hint="Choose another series, or export it alone."
+        )
+    directions = np.array([header.GetDirection() for header in headers]).reshape(-1, 3, 3)
+    if np.abs(directions - directions[0]).max() > PARALLEL_TOLERANCE:
+        raise InputError(
+            f"{name} holds slices that are not parallel (a localizer?).", hint="Choose another series."
+        )
+    origins = np.array([header.GetOrigin() for header in headers])
+    steps = np.diff(origins, axis=0)
+    distances = np.linalg.norm(steps, axis=1)
+    median = float(np.median(distances))
+    if distances.min() <= SPACING_TOLERANCE * median:
+        raise InputError(
+            f"{name} holds several images at one position (time points or echoes?).",
+            hint="Split it, and give one volume.",
+        )
+    across = directions[0][:, 2]
+    span = origins[-1] - origins[0]
+    along = float(span @ across)
+    # A series sorted against the normal is turned by reversing the normal, not the files.
+    across = across if along > 0 else -across
+    tilt = float(np.degrees(np.arccos(np.clip(abs(along) / np.linalg.norm(span), 0, 1))))
+    if tilt > LARGEST_TILT_DEGREES:
+        raise InputError(
+            f"{name} was acquired with a gantry tilt of {tilt:.1f} degrees.",
+            hint="Import it in 3D Slicer, harden its acquisition transform and save it as NIfTI or NRRD.",
+        )
+    worst = int(np.abs(distances - median).argmax())
+    if abs(distances[worst] - median) > SPACING_TOLERANCE * median:
+        log.warning(
+            "%s has uneven slice distances: %.3g mm between slices %d and %d, else %.3g mm; is one missing?",
+            name,
+            distances[worst],
+            worst + 1,
+            worst + 2,
+            median,
+        )
+    x, y = headers[0].GetSpacing()[:2]
+    z = abs(along) / len(steps)
+    return np.column_stack([directions[0][:, 0] * x, directions[0][:, 1] * y, across * z, origins[0]])

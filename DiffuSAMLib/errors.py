@@ -1,0 +1,44 @@
+"""The errors a user can meet: one sentence that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class DiffuSAMError(Exception):
+    """An error with a message for the user.
+
+    Args:
+        message: What is wrong, as one sentence.
+        hint: What to do about it, as one sentence; may be empty.
+    """
+
+    code = "error"
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
+
+
+class InputError(DiffuSAMError):
+    """An image, label map or option that cannot be used as given."""
+
+    code = "input"
+
+
+class WeightsError(DiffuSAMError):
+    """A backbone or prior file that is missing, damaged or made for something else."""
+
+    code = "weights"
+
+
+class OutputError(DiffuSAMError):
+    """A result that could not be written, for example for want of space."""
+
+    code = "output"
+
+
+class OutOfMemoryError(DiffuSAMError):
+    """The device or the machine has too little memory for the job."""
+
+    code = "oom"

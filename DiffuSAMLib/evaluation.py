@@ -1,0 +1,142 @@
+"""Segments labelled cases that no weight has seen, and scores them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .datasets import LabelledFiles
+from .errors import InputError
+from .files import atomic_path
+from .json_values import to_json_value
+from .labelmaps import check_same_grid, read_labelmap
+from .metrics import OrganScore, score_case
+from .progress import Progress, ProgressEvent
+from .segmenter import Segmenter, SegmentOptions
+from .splits import refuse_overlap
+from .volumes import read_volume
+from .weights import LoadedPrior
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """Scores of one case and the time it took in seconds."""
+
+    name: str
+    modality: str
+    scores: dict[str, OrganScore]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of several cases."""
+
+    cases: Sequence[CaseResult]
+
+    def mean(self, figure: str = "dice", *, organ: str | None = None) -> float:
+        """Mean of a figure of `OrganScore` over cases and organs, whole volumes; nan (organ nowhere) left out."""
+        values = [
+            getattr(score, figure)
+            for case in self.cases
+            for name, score in case.scores.items()
+            if organ in (None, name)
+        ]
+        return float(np.nanmean(values)) if values else float("nan")
+
+    def deviation(self, figure: str = "dice", *, organ: str | None = None) -> float:
+        """Standard deviation over cases of the case's mean."""
+        means = [Evaluation([case]).mean(figure, organ=organ) for case in self.cases]
+        return float(np.nanstd(means))
+
+    @property
+    def organs(self) -> list[str]:
+        return list(dict.fromkeys(name for case in self.cases for name in case.scores))
+
+    def to_json(self) -> dict[str, Any]:
+        figures = ("dice", "dice_z_cropped", "hd95_mm", "surface_dice")
+        summary = {
+            organ or "mean": {figure: self.mean(figure, organ=organ) for figure in figures}
+            for organ in (*self.organs, None)
+        }
+        content = {
+            "schema_version": 1,
+            "summary": summary,
+            "dice_deviation": self.deviation(),
+            "cases": [asdict(case) for case in self.cases],
+        }
+        return to_json_value(content)
+
+    def write(self, path: Path) -> None:
+        """Writes the scores as JSON, whole or not at all."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="ascii")
+
+    def table(self) -> str:
+        """A Markdown table, one case a row, and the means."""
+        organs = self.organs
+        rows = ["| case | " + " | ".join(organs) + " | mean |", "| --- |" + " --- |" * (len(organs) + 1)]
+        for case in self.cases:
+            cells = [f"{case.scores[organ].dice:.3f}" if organ in case.scores else "" for organ in organs]
+            rows.append(f"| {case.name} | {' | '.join(cells)} | {Evaluation([case]).mean():.3f} |")
+        means = " | ".join(f"{self.mean(organ=organ):.3f}" for organ in organs)
+        rows.append(f"| **mean** | {means} | **{self.mean():.3f}** |")
+        return "\n".join(rows)
+
+
+def evaluate(
+    loaded: LoadedPrior,
+    cases: Sequence[LabelledFiles],
+    *,
+    options: SegmentOptions | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Segments and scores cases; organs that the prior or the labels do not know are left out.
+
+    Raises:
+        InputError: A case was used to train the prior or its backbone, or shares no organ with the prior.
+    """
+    refuse_overlap(loaded.training_cases, [case.name for case in cases])
+    options = options or SegmentOptions()
+    segmenter = Segmenter(loaded.backbone.backbone, loaded.prior, device=device)
+    results = []
+    for number, case in enumerate(cases):
+        if progress is not None:
+            progress(ProgressEvent("evaluate", number, len(cases)))
+        results.append(_evaluate_case(segmenter, case, options))
+        logger.info("%s: Dice %.3f", case.name, Evaluation(results[-1:]).mean())
+    return Evaluation(results)
+
+
+def _evaluate_case(segmenter: Segmenter, case: LabelledFiles, options: SegmentOptions) -> CaseResult:
+    volume = read_volume(case.image)
+    truth = read_labelmap(case.labels, names=dict(case.label_names))
+    check_same_grid(volume.geometry, truth.geometry)
+    started = time.perf_counter()
+    segmentation = segmenter.segment(volume, options)
+    seconds = time.perf_counter() - started
+    values = {organ: value for value, organ in enumerate(segmentation.organs, start=1)}
+    reference = np.zeros_like(segmentation.labels)
+    shared = {}
+    for value, organ in case.label_names.items():
+        if organ in values:
+            reference[truth.array == value] = values[organ]
+            shared[organ] = values[organ]
+    if not shared:
+        raise InputError(
+            f"The labels of {case.name} name none of the prior's organs: {', '.join(values)}.",
+            hint="Check the label names.",
+        )
+    ordered = {organ: value for organ, value in values.items() if organ in shared}
+    scores = score_case(segmentation.labels, reference, ordered, volume.geometry.spacing[::-1])
+    return CaseResult(case.name, volume.modality, scores, seconds)

@@ -1,0 +1,225 @@
+"""Reading image files with SimpleITK, with every failure told as one sentence."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError
+
+log = logging.getLogger(__name__)
+
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+FORMATS_HINT = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) file, or a DICOM folder."
+# Slicer and ITK make slightly skewed NIfTI axes perpendicular; beyond this angle anatomy would visibly shift.
+LARGEST_SKEW_DEGREES = 1.0
+CHUNK_BYTES = 1 << 20
+# NIfTI's codes of the voxel types that can hold NaN.
+FLOAT_TYPES = {16: "f4", 64: "f8"}
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep what the C++ readers and writers print off the terminal; their exceptions say the same.
+
+    MetaIO, niftilib and GDCM write straight to the descriptor of stderr, which `sys.stderr` does not catch.
+    """
+    warnings_shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # A windowed program may have none.
+        stderr = None
+    else:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 2)
+        os.close(sink)
+    try:
+        yield
+    finally:
+        if stderr is not None:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        sitk.ProcessObject.SetGlobalWarningDisplay(warnings_shown)
+
+
+def itk_message(error: RuntimeError) -> str:
+    """The last line of a SimpleITK exception, which holds its reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("sitk::ERROR: ").rstrip(".") if lines else "no reason given"
+
+
+def require_readable(path: Path) -> None:
+    """Check that a file is there, holds something, may be read and has a known ending.
+
+    Raises:
+        InputError: It does not.
+    """
+    if not path.exists():
+        raise InputError(f"There is no file or folder {path}.", hint="Check the path.")
+    if not path.name.lower().endswith(IMAGE_ENDINGS):
+        raise InputError(f"{path.name} is not a kind of image that can be read.", hint=FORMATS_HINT)
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be opened ({error.strerror}).", hint="Check its permissions."
+        ) from error
+    if empty:
+        raise InputError(f"{path} is empty (0 bytes).", hint="Copy or export the image again.")
+
+
+def read_image(path: Path) -> sitk.Image:
+    """Read an image file as it is stored, whatever its dimension and voxel type.
+
+    Raises:
+        InputError: The file is missing, empty, of another kind, damaged or incomplete.
+    """
+    require_readable(path)
+    nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    if nifti and (bad := inspect_nifti(path)):
+        raise not_finite_error(path, bad)
+    try:
+        with quiet_itk():
+            return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        if nifti and "orthonormal" in str(error):
+            return read_skewed_nifti(path)
+        raise InputError(
+            f"{path} cannot be read as an image: {itk_message(error)}.",
+            hint="The file is damaged or not what its ending says; copy or export it again.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What is needed of a NIfTI header besides what SimpleITK tells.
+
+    Args:
+        data_start: Place of the first voxel in the uncompressed file.
+        data_end: Size in bytes of the complete uncompressed file.
+        data_type: Of the voxels where they are floating-point numbers.
+        sform: `(3, 3)` part of the voxel-to-world matrix (RAS mm), zero where there is none.
+    """
+
+    data_start: int
+    data_end: int
+    data_type: np.dtype | None
+    sform: np.ndarray
+
+
+def parse_nifti_header(start: bytes) -> NiftiHeader | None:
+    """Parse the first 540 bytes of a NIfTI-1 or NIfTI-2 file; `None` where they are neither."""
+    for order in "<>":
+        if len(start) >= 348 and struct.unpack_from(f"{order}i", start)[0] == 348:
+            dim = struct.unpack_from(f"{order}8h", start, 40)
+            kind, bits = struct.unpack_from(f"{order}2h", start, 70)
+            offset = int(struct.unpack_from(f"{order}f", start, 108)[0])
+            rows = struct.unpack_from(f"{order}12f", start, 280)
+        elif len(start) >= 540 and struct.unpack_from(f"{order}i", start)[0] == 540:
+            dim = struct.unpack_from(f"{order}8q", start, 16)
+            kind, bits = struct.unpack_from(f"{order}2h", start, 12)
+            offset = struct.unpack_from(f"{order}q", start, 168)[0]
+            rows = struct.unpack_from(f"{order}12d", start, 400)
+        else:
+            continue
+        if not 1 <= dim[0] <= 7:
+            return None
+        voxels = 1
+        for size in dim[1 : dim[0] + 1]:
+            voxels *= max(int(size), 1)
+        data_type = np.dtype(f"{order}{FLOAT_TYPES[kind]}") if kind in FLOAT_TYPES else None
+        return NiftiHeader(offset, offset + voxels * bits // 8, data_type, np.reshape(rows, (3, 4))[:, :3])
+    return None
+
+
+def open_nifti(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb"))
+
+
+def inspect_nifti(path: Path) -> int:
+    """Look for what SimpleITK fills with zeros without a word: a missing end, and NaN.
+
+    Returns:
+        The number of voxels that are not finite.
+
+    Raises:
+        InputError: The file is no NIfTI, ends early or is damaged.
+    """
+    hint = "The file is incomplete or damaged; copy or download it again."
+    size = bad = 0
+    try:
+        with open_nifti(path) as file:
+            header = parse_nifti_header(file.read(540))
+            file.seek(header.data_start if header else 0)
+            size = file.tell()
+            while chunk := file.read(CHUNK_BYTES):
+                size += len(chunk)
+                if header and header.data_type and len(chunk) % header.data_type.itemsize == 0:
+                    bad += int((~np.isfinite(np.frombuffer(chunk, header.data_type))).sum())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} cannot be unpacked: {str(error).rstrip('.')}.", hint=hint) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}).", hint=hint) from error
+    if header is None:
+        raise InputError(f"{path} has no NIfTI header, though its name ends so.", hint=FORMATS_HINT)
+    if size < header.data_end:
+        raise InputError(f"{path} ends after {size} of {header.data_end} bytes.", hint=hint)
+    return bad
+
+
+def not_finite_error(path: Path, voxels: int) -> InputError:
+    return InputError(
+        f"{path} holds {voxels} voxels that are not finite numbers (NaN or infinite).",
+        hint="Replace them, for example by the background value.",
+    )
+
+
+def read_skewed_nifti(path: Path) -> sitk.Image:
+    """Read a NIfTI whose axes are not quite perpendicular, making them so as Slicer does.
+
+    Raises:
+        InputError: The axes are farther from perpendicular than rounding explains.
+    """
+    with open_nifti(path) as file:
+        header = parse_nifti_header(file.read(540))
+    columns = np.zeros((3, 3)) if header is None else header.sform
+    lengths = np.linalg.norm(columns, axis=0)
+    skew = 90.0
+    if lengths.all():
+        unit = columns / lengths
+        skew = float(np.degrees(np.arcsin(np.abs(unit.T @ unit - np.eye(3)).max().clip(0, 1))))
+    if skew > LARGEST_SKEW_DEGREES:
+        raise InputError(
+            f"The axes of {path} are {skew:.1f} degrees away from perpendicular (a sheared NIfTI sform).",
+            hint="Resample it to a grid with perpendicular axes first.",
+        )
+    log.warning("The axes of %s are %.2f degrees off perpendicular; they were made so.", path, skew)
+    switch = "ITK_NIFTI_SFORM_PERMISSIVE"
+    before = os.environ.get(switch)
+    os.environ[switch] = "ON"
+    try:
+        with quiet_itk():
+            return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} cannot be read as an image: {itk_message(error)}.",
+            hint="Resample it to a grid with perpendicular axes first.",
+        ) from error
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before

@@ -1,0 +1,34 @@
+"""The segmentation loss on what the mask decoder says."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .backbones import Decoded
+
+
+def mask_loss(decoded: Decoded, masks: Tensor) -> Tensor:
+    """Cross entropy and Dice on the mask, cross entropy on presence, squared error on the estimated overlap.
+
+    The mask is supervised before SAM2 overwrites it with -1024 where the score is negative: through that
+    no gradient flows.
+
+    Args:
+        decoded: Of `b` objects.
+        masks: Truth `(b, 1, s, s)` in 0 and 1.
+    """
+    target = F.adaptive_avg_pool2d(masks.float(), decoded.raw_logits.shape[-1])
+    present = (masks.flatten(1).amax(1) > 0).float()
+    entropy = F.binary_cross_entropy_with_logits(decoded.raw_logits, target, reduction="none").mean((1, 2, 3))
+    probability = decoded.raw_logits.sigmoid()
+    overlap = (probability * target).sum((1, 2, 3))
+    total = probability.sum((1, 2, 3)) + target.sum((1, 2, 3))
+    dice = (1 - (2 * overlap + 1) / (total + 1)) * present
+    score = F.binary_cross_entropy_with_logits(decoded.object_score[:, 0], present)
+    with torch.no_grad():
+        hard, truth = decoded.raw_logits > 0, target > 0.5
+        iou = ((hard & truth).sum((1, 2, 3)) + 1) / ((hard | truth).sum((1, 2, 3)) + 1)
+    estimate = ((decoded.iou[:, 0] - iou) ** 2 * present).mean()
+    return 10 * entropy.mean() + dice.mean() + 0.5 * score + 0.2 * estimate

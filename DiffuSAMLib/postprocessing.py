@@ -1,0 +1,86 @@
+"""Clean-up of a label map: specks away from the organ go, pinholes inside it close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+# Enclosed background larger than this is anatomy, not noise: in the BTCV references the renal sinus is left
+# out of the kidney, with a median of about 80 mm2 in the slices that enclose it.
+MAX_HOLE_MM2 = 50.0
+# With `keep="major"`, a piece stays if it has at least this share of the largest piece's voxels.
+MAJOR_SHARE = 0.25
+
+_NEIGHBOURS_3D = np.ones((3, 3, 3), dtype=bool)
+# The background is 4-connected within a slice, as the organ is 8-connected; slices do not touch.
+_HOLE_NEIGHBOURS = np.zeros((3, 3, 3), dtype=bool)
+_HOLE_NEIGHBOURS[1] = ndimage.generate_binary_structure(2, 1)
+
+
+def clean_labels(
+    labels: np.ndarray,
+    values: Iterable[int],
+    *,
+    spacing: tuple[float, float, float],
+    keep: Literal["largest", "major"] = "largest",
+) -> np.ndarray:
+    """Keep each organ's main piece and fill its small holes.
+
+    Pieces are 26-connected in three dimensions. Holes are background that the organ encloses within
+    a slice of axis 0; only those of up to 50 mm2 are filled. No voxel moves from one organ to another, and
+    an organ that is present stays present.
+
+    Args:
+        labels: Labels `(z, y, x)`, uint8. Not changed.
+        values: The label numbers to clean; others are left as they are.
+        spacing: Voxel size `(z, y, x)` in mm.
+        keep: `largest` keeps one piece per organ; `major` also those of at least a quarter of its size,
+            for labels that cover a pair, such as "kidneys".
+
+    Returns:
+        Cleaned labels, a new array of the same shape and type.
+
+    Raises:
+        ValueError: `keep` is neither of the two.
+    """
+    if keep not in ("largest", "major"):
+        raise ValueError(f"keep must be 'largest' or 'major', not {keep!r}")
+    values = list(values)
+    cleaned = labels.copy()
+    boxes = ndimage.find_objects(cleaned)
+    present = {value: boxes[value - 1] for value in values if 0 < value <= len(boxes) and boxes[value - 1]}
+    for value, box in present.items():
+        _remove_small_pieces(cleaned[box], value, only_largest=keep == "largest")
+    # Only after all specks are gone: a speck of one organ inside another leaves a hole to fill.
+    max_hole_voxels = int(MAX_HOLE_MM2 / (spacing[1] * spacing[2]))
+    for value, box in present.items():
+        _fill_small_holes(cleaned[box], value, max_hole_voxels)
+    return cleaned
+
+
+def _remove_small_pieces(labels: np.ndarray, value: int, *, only_largest: bool) -> None:
+    mask = labels == value
+    pieces, count = ndimage.label(mask, structure=_NEIGHBOURS_3D)
+    if count < 2:
+        return
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    kept = sizes >= MAJOR_SHARE * sizes.max()
+    if only_largest:
+        kept = np.arange(sizes.size) == sizes.argmax()
+    labels[mask & ~kept[pieces]] = 0
+
+
+def _fill_small_holes(labels: np.ndarray, value: int, max_voxels: int) -> None:
+    # Gaps that touch the edge of the box are open to the outside, also when another organ closes them off.
+    gaps, count = ndimage.label(labels != value, structure=_HOLE_NEIGHBOURS)
+    if count == 0 or max_voxels == 0:
+        return
+    fillable = np.bincount(gaps.ravel()) <= max_voxels
+    fillable[0] = False
+    for edge in (gaps[:, 0], gaps[:, -1], gaps[:, :, 0], gaps[:, :, -1]):
+        fillable[edge] = False
+    labels[fillable[gaps] & (labels == 0)] = value

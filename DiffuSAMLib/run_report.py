@@ -1,0 +1,255 @@
+"""The record of a run: what went in, what made it, how long it took and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .files import atomic_path
+from .json_values import to_json_value
+
+if TYPE_CHECKING:
+    from .geometry import Geometry
+
+SCHEMA_VERSION = 1
+REPORTED_PACKAGES = ("torch", "sam2", "diffusers", "numpy", "SimpleITK")
+
+
+class StageTimer:
+    """Wall time per stage in seconds; a stage entered again adds up.
+
+    Stages may be nested; the outer one then includes the inner one.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """A copy of the times so far, in the order in which the stages were first left."""
+        return dict(self._seconds)
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """The image that was read.
+
+    Attributes:
+        path: File or DICOM folder.
+        sha256: Hex digest of the content, from `sha256_of`.
+        modality: `CT` or `MR`.
+        shape: Voxels `(z, y, x)`.
+        matrix: 4 x 4, voxel index (x, y, z, 1) to world LPS in mm.
+    """
+
+    path: Path
+    sha256: str
+    modality: str
+    shape: tuple[int, int, int]
+    matrix: list[list[float]]
+
+    @classmethod
+    def of(cls, path: Path, *, modality: str, geometry: Geometry) -> InputRecord:
+        """Record a file or DICOM folder; reads it once more for its hash."""
+        z, y, x = geometry.shape
+        return cls(path, sha256_of(path), modality, (int(z), int(y), int(x)), geometry.matrix.tolist())
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """A prior or backbone: its name and the sha256 of its file as a hex digest."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class OrganRecord:
+    """What was found of one organ.
+
+    Attributes:
+        name: Organ name.
+        voxels: Number of voxels.
+        volume_ml: Volume in ml.
+        present: Whether any voxel was found.
+        mean_confidence: Mean confidence over its voxels, 0 to 1; None when absent or not computed.
+    """
+
+    name: str
+    voxels: int
+    volume_ml: float
+    present: bool
+    mean_confidence: float | None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything needed to understand or repeat a run.
+
+    Attributes:
+        program_version: Version of this program.
+        inputs: The images that were read.
+        prior: The diffusion prior.
+        backbone: The frozen backbone.
+        seed: Seed of the sampling.
+        device: Device the networks ran on, such as `cpu` or `cuda:0`.
+        options: Options of the run, by name.
+        timings: Seconds per stage.
+        organs: What was found.
+        peak_memory_mb: Highest resident memory of the process in MB; None where the system does not tell.
+        cuda_peak_memory_mb: Highest GPU memory held by tensors in MB; None without CUDA.
+        versions: Versions of Python and of the packages that decide the result.
+    """
+
+    program_version: str
+    inputs: Sequence[InputRecord]
+    prior: WeightsRecord
+    backbone: WeightsRecord
+    seed: int
+    device: str
+    options: Mapping[str, Any]
+    timings: Mapping[str, float]
+    organs: Sequence[OrganRecord]
+    peak_memory_mb: float | None
+    cuda_peak_memory_mb: float | None = None
+    versions: Mapping[str, str | None] = field(default_factory=lambda: package_versions())
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values, with its `schema_version` first."""
+        return {"schema_version": SCHEMA_VERSION, **to_json_value(self)}
+
+    def write(self, path: Path) -> None:
+        """Write the report as an indented JSON file that appears only when complete.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_text(
+                json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="ascii"
+            )
+
+
+def organ_records(
+    labels: np.ndarray,
+    values: Mapping[str, int],
+    *,
+    voxel_volume_ml: float,
+    confidence: np.ndarray | None = None,
+) -> list[OrganRecord]:
+    """Count what was found of each organ.
+
+    Args:
+        labels: Labels `(z, y, x)`, uint8.
+        values: Organ name to label number.
+        voxel_volume_ml: Volume of a voxel in ml.
+        confidence: Confidence `(z, y, x)`, 0 to 1.
+
+    Returns:
+        One record per organ, in the order of `values`.
+    """
+    counts = np.bincount(labels.ravel(), minlength=256)
+    records = []
+    for name, value in values.items():
+        voxels = int(counts[value])
+        # Organ by organ: weights for a whole large volume would be a float64 copy of it.
+        mean = None
+        if confidence is not None and voxels:
+            mean = float(confidence[labels == value].mean(dtype=np.float64))
+        records.append(OrganRecord(name, voxels, voxels * voxel_volume_ml, voxels > 0, mean))
+    return records
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, or of a folder's files with their names, in the order of their names.
+
+    Raises:
+        OSError: The file or folder cannot be read.
+    """
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(item for item in path.rglob("*") if item.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide the result; None for one that is not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in REPORTED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def peak_memory_mb() -> float | None:
+    """Highest resident memory of this process so far, in MB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return _windows_peak_memory_mb()
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, kilobytes elsewhere.
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def cuda_peak_memory_mb(device: str) -> float | None:
+    """Highest GPU memory held by tensors on `device` so far, in MB; None for a device that is not CUDA."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / 1e6
+
+
+def _windows_peak_memory_mb() -> float | None:
+    import ctypes
+    from ctypes import wintypes
+
+    class Counters(ctypes.Structure):
+        _fields_ = (
+            ("cb", wintypes.DWORD),
+            ("PageFaultCount", wintypes.DWORD),
+            ("PeakWorkingSetSize", ctypes.c_size_t),
+            ("WorkingSetSize", ctypes.c_size_t),
+            ("QuotaPeakPagedPoolUsage", ctypes.c_size_t),
+            ("QuotaPagedPoolUsage", ctypes.c_size_t),
+            ("QuotaPeakNonPagedPoolUsage", ctypes.c_size_t),
+            ("QuotaNonPagedPoolUsage", ctypes.c_size_t),
+            ("PagefileUsage", ctypes.c_size_t),
+            ("PeakPagefileUsage", ctypes.c_size_t),
+        )
+
+    counters = Counters(cb=ctypes.sizeof(Counters))
+    windll = getattr(ctypes, "windll")  # noqa: B009 - absent elsewhere, and type checkers know it
+    windll.kernel32.GetCurrentProcess.restype = wintypes.HANDLE
+    query = windll.psapi.GetProcessMemoryInfo
+    query.argtypes = (wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD)
+    if not query(windll.kernel32.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
+        return None
+    return counters.PeakWorkingSetSize / 1e6

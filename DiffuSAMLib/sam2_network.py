@@ -1,0 +1,109 @@
+"""Builds sam2's network from its YAML, without hydra's global state and without torchvision."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .errors import InputError
+from .resources import resource_path
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
+SAM2_CONFIGS = {
+    "sam2.1_tiny": "sam2.1_hiera_t.yaml",
+    "sam2.1_small": "sam2.1_hiera_s.yaml",
+    "sam2.1_base_plus": "sam2.1_hiera_b+.yaml",
+    "sam2.1_large": "sam2.1_hiera_l.yaml",
+}
+
+
+def _import_sam2() -> Path:
+    """Imports sam2 and undoes the global hydra state that the import leaves.
+
+    `sam2/__init__.py` initialises hydra for the whole process, after which any other hydra program in it fails.
+
+    Returns:
+        The folder of the package.
+
+    Raises:
+        InputError: sam2 is not installed.
+    """
+    spec = importlib.util.find_spec("sam2")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "The Python package sam2 is not installed.",
+            hint="Install it with: pip install --no-deps --no-build-isolation sam2==1.1.0",
+        )
+    from hydra.core.global_hydra import GlobalHydra
+
+    initialised_by_others = GlobalHydra.instance().is_initialized()
+    importlib.import_module("sam2")
+    if not initialised_by_others:
+        GlobalHydra.instance().clear()
+    return Path(spec.submodule_search_locations[0])
+
+
+def _instantiate(node: Any) -> Any:
+    """Turns a YAML tree with `_target_` entries into objects, innermost first."""
+    if isinstance(node, list):
+        return [_instantiate(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    arguments = {key: _instantiate(value) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return arguments
+    module, _, name = node["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def network_config(name: str, *, image_size: int | None = None) -> dict[str, Any]:
+    """The YAML tree of a backbone.
+
+    Args:
+        name: "compact" or one of `SAM2_CONFIGS`.
+        image_size: Side of the square input in pixels; None keeps the file's own.
+
+    Raises:
+        InputError: The name is unknown, or the size is not a multiple of 32.
+    """
+    package = _import_sam2()
+    if name == "compact":
+        path = resource_path("Backbones", "compact.yaml")
+    elif name in SAM2_CONFIGS:
+        path = package / "configs" / "sam2.1" / SAM2_CONFIGS[name]
+    else:
+        raise InputError(
+            f'There is no backbone "{name}".', hint=f"Choose one of: compact, {', '.join(SAM2_CONFIGS)}."
+        )
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    if image_size is not None:
+        if image_size % 32 or image_size <= 0:
+            raise InputError(f"The image size must be a multiple of 32, not {image_size}.")
+        config["image_size"] = image_size
+        grid = [image_size // 16, image_size // 16]
+        for attention in ("self_attention", "cross_attention"):
+            config["memory_attention"]["layer"][attention]["feat_sizes"] = grid
+    return config
+
+
+def build_network(name: str, *, image_size: int | None = None, target: str | None = None) -> SAM2Base:
+    """Builds a SAM2 network with fresh weights.
+
+    Args:
+        name: "compact" or one of `SAM2_CONFIGS`.
+        image_size: Side of the square input in pixels; None keeps the configuration's own.
+        target: Dotted class to build instead of `SAM2Base`, for example sam2's own video predictor.
+
+    Raises:
+        InputError: As `network_config`.
+    """
+    config = network_config(name, image_size=image_size)
+    if target is not None:
+        config["_target_"] = target
+    return _instantiate(config)

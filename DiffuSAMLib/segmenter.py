@@ -1,0 +1,307 @@
+"""From a volume to labels on its own grid: what the command line, the Slicer module and scripts all call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .backbones import Backbone, ImageFeatures
+from .devices import autocast
+from .errors import InputError, OutOfMemoryError
+from .geometry import AxisOrder, Geometry, to_canonical
+from .postprocessing import clean_labels
+from .prior import Prior, empty_memory
+from .progress import Progress, ProgressEvent
+from .propagation import Propagation, PropagationConfig
+from .run_report import StageTimer
+from .slices import SliceGrid, as_channels
+from .tensor_store import TensorStore
+from .volumes import Volume, intensity_window, scale_intensity
+
+# Slices encoded, generated and resampled at a time: bounds memory, and larger batches are not faster on a CPU.
+CHUNK = 8
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How to segment.
+
+    Attributes:
+        organs: Names to look for; None takes all the prior knows.
+        steps: Diffusion sampling steps.
+        samples: Chains with different noise, averaged.
+        seed: Of the noise.
+        clean: Keep each organ's largest piece only and fill small holes.
+        propagation: How slices are chained.
+    """
+
+    organs: tuple[str, ...] | None = None
+    steps: int = 2
+    samples: int = 1
+    seed: int = 0
+    clean: bool = True
+    propagation: PropagationConfig = field(default_factory=PropagationConfig)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result on the input's grid.
+
+    Attributes:
+        labels: uint8 `(z, y, x)`, 1 for the first of `organs`, 0 elsewhere.
+        confidence: float16 `(z, y, x)`, probability of the label that each voxel got before cleaning.
+        geometry: The input's.
+        organs: Names, in the order of the labels.
+        seconds: Time of each stage.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    geometry: Geometry
+    organs: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+class EncodedVolume:
+    """The image features of a volume, kept so that other organs need no second encoding.
+
+    Attributes:
+        order: Between the input's axes and the canonical axial stack.
+        grid: Between the stack and the square slices.
+        store: Features by slice number, on disk.
+    """
+
+    def __init__(self, volume: Volume, backbone: Backbone) -> None:
+        self.volume = volume
+        self.order: AxisOrder = to_canonical(volume.geometry)
+        self.grid = SliceGrid.fit(self.order.geometry, backbone.image_size)
+        side = backbone.image_size // 4
+        fine, middle, coarse = backbone.feature_channels
+        shapes = [(fine, side, side), (middle, side // 2, side // 2), (coarse, side // 4, side // 4)]
+        self.store = TensorStore(shapes)
+        self._backbone = backbone
+
+    def __len__(self) -> int:
+        return self.order.geometry.shape[0]
+
+    def encode(self, report: Callable[[int, int], None]) -> None:
+        """Encodes all slices that are not yet in the store."""
+        stack = self.order.apply(self.volume.array)
+        low, high = intensity_window(self.volume)
+        context = self._backbone.slice_context
+        for begin in range(0, len(self), CHUNK):
+            numbers = range(begin, min(begin + CHUNK, len(self)))
+            if any(number not in self.store for number in numbers):
+                first = max(0, begin - context)
+                part = np.ascontiguousarray(stack[first : numbers.stop + context])
+                squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
+                images = as_channels(
+                    squares, torch.arange(begin - first, numbers.stop - first), context=context
+                )
+                features = self._backbone.encode_image(images.to(self._backbone.device))
+                for row, number in enumerate(numbers):
+                    self.store.put(number, [level[row] for level in features.levels()])
+            report(numbers.stop, len(self))
+
+    def features(self, numbers: Sequence[int]) -> ImageFeatures:
+        return ImageFeatures(*self.store.get(numbers, device=self._backbone.device))
+
+
+class Segmenter:
+    """Segments volumes with a frozen backbone and a prior.
+
+    Args:
+        backbone: Moved to `device`, frozen.
+        prior: Trained for this backbone; `load_prior` checks that.
+        device: "cpu", "cuda", "cuda:1", "mps".
+    """
+
+    def __init__(self, backbone: Backbone, prior: Prior, *, device: str = "cpu") -> None:
+        self.backbone = backbone.freeze().to(device)
+        self.prior = prior.eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+
+    def segment(
+        self,
+        volume: Volume,
+        options: SegmentOptions | None = None,
+        *,
+        encoded: EncodedVolume | None = None,
+        progress: Progress | None = None,
+        on_decoded: Callable[[int, int, Tensor], None] | None = None,
+    ) -> Segmentation:
+        """Segments one volume.
+
+        Args:
+            volume: Any grid, CT or MR.
+            options: See there.
+            encoded: From an earlier call of `encode` on the same volume; None encodes.
+            progress: Called as stages advance.
+            on_decoded: Called with (slice of the canonical stack, index of the organ, mask logits) as masks appear.
+
+        Raises:
+            InputError: An organ is unknown to the prior, or the number of steps or samples is out of range.
+            OutOfMemoryError: The device has too little memory.
+        """
+        options = options or SegmentOptions()
+        organs = self._organ_indices(options.organs)
+        if options.samples < 1:
+            raise InputError(f"The number of samples must be 1 or more, not {options.samples}.")
+        timer = StageTimer()
+        with torch.inference_mode(), autocast(self.device), _memory_errors(self.device):
+            with timer("encode"):
+                encoded = encoded or EncodedVolume(volume, self.backbone)
+                encoded.encode(_reporter(progress, "encode"))
+            generated = TensorStore([(len(organs) * options.samples, *self.backbone.memory_shape)])
+            with generated:
+                with timer("generate"):
+                    presence = self._generate(
+                        encoded, generated, organs, options, _reporter(progress, "generate")
+                    )
+                with timer("propagate"):
+                    logits = self._propagate(encoded, generated, presence, options, progress, on_decoded)
+            with timer("resample"):
+                labels, confidence = _resample(encoded, logits)
+        with timer("clean"):
+            if options.clean:
+                spacing = encoded.order.geometry.spacing
+                labels = clean_labels(labels, range(1, len(organs) + 1), spacing=spacing[::-1])
+        return Segmentation(
+            labels=np.ascontiguousarray(encoded.order.invert(labels)),
+            confidence=np.ascontiguousarray(encoded.order.invert(confidence)),
+            geometry=volume.geometry,
+            organs=tuple(self.prior.config.organs[organ] for organ in organs),
+            seconds=timer.seconds,
+        )
+
+    def _organ_indices(self, names: Sequence[str] | None) -> list[int]:
+        known = self.prior.config.organs
+        unknown = [name for name in names or () if name not in known]
+        if unknown:
+            raise InputError(
+                f"This prior does not know {', '.join(unknown)}.", hint=f"It knows: {', '.join(known)}."
+            )
+        return [index for index, name in enumerate(known) if names is None or name in names]
+
+    def _generate(
+        self,
+        encoded: EncodedVolume,
+        generated: TensorStore,
+        organs: list[int],
+        options: SegmentOptions,
+        report: Callable[[int, int], None],
+    ) -> np.ndarray:
+        """Stores a generated memory for every slice and organ that may be present; returns presence `(n, organs)`."""
+        presence = np.zeros((len(encoded), len(organs)), np.float32)
+        for begin in range(0, len(encoded), CHUNK):
+            numbers = list(range(begin, min(begin + CHUNK, len(encoded))))
+            features = encoded.features(numbers)
+            condition = self.prior.condition(features)
+            probability = self.prior.presence(condition)[:, organs].sigmoid()
+            presence[numbers] = probability.cpu().float().numpy()
+            wanted = (probability >= options.propagation.presence).nonzero()
+            # Noise depends on the seed and the slice alone, not on which organs are asked for or how slices are batched.
+            noise = torch.stack([self._noise(number, options) for number in numbers])[:, :, organs]
+            memories = noise.new_zeros(
+                len(numbers), len(organs), options.samples, *self.backbone.memory_shape
+            )
+            if len(wanted):
+                rows = wanted[:, 0].repeat_interleave(options.samples)
+                labels = wanted[:, 1].repeat_interleave(options.samples)
+                sample = torch.arange(options.samples, device=rows.device).repeat(len(wanted))
+                latent = self.prior.sample(
+                    condition[rows],
+                    torch.tensor(organs, device=rows.device)[labels],
+                    steps=options.steps,
+                    noise=noise[rows.cpu(), sample.cpu(), labels.cpu()].to(condition),
+                )
+                memory = self.prior.to_memory(latent, empty_memory(self.backbone, features)[rows])
+                memories[rows.cpu(), labels.cpu(), sample.cpu()] = memory.float().cpu()
+            for number, record in zip(numbers, memories, strict=True):
+                generated.put(number, [record])
+            report(numbers[-1] + 1, len(encoded))
+        return presence
+
+    def _noise(self, number: int, options: SegmentOptions) -> Tensor:
+        """Standard normal noise `(samples, organs of the prior, m, h, w)` of one slice."""
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
+        return torch.randn(
+            options.samples, len(self.prior.config.organs), *self.backbone.memory_shape, generator=generator
+        )
+
+    def _propagate(
+        self,
+        encoded: EncodedVolume,
+        generated: TensorStore,
+        presence: np.ndarray,
+        options: SegmentOptions,
+        progress: Progress | None,
+        on_decoded: Callable[[int, int, Tensor], None] | None,
+    ) -> np.ndarray:
+        report = _reporter(progress, "propagate")
+        total = int((presence >= options.propagation.presence).sum())
+        done = 0
+
+        def decoded(number: int, organ: int, mask: Tensor) -> None:
+            nonlocal done
+            done += 1
+            report(done, total)
+            if on_decoded is not None:
+                on_decoded(number, organ, mask)
+
+        def memories(items: Sequence[tuple[int, int, int]]) -> Tensor:
+            (records,) = generated.get([number for number, _, _ in items], device=self.device)
+            picks = torch.tensor([organ * options.samples + sample for _, organ, sample in items])
+            return records[torch.arange(len(items)), picks]
+
+        return Propagation(
+            self.backbone,
+            features=encoded.features,
+            generated=memories,
+            presence=presence,
+            samples=options.samples,
+            config=options.propagation,
+            on_decoded=decoded,
+        ).run()
+
+
+def _resample(encoded: EncodedVolume, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and confidence on the canonical stack.
+
+    Logits, not labels, are resampled; then the largest of the organs and the background (0) wins.
+    """
+    shape = encoded.order.geometry.shape
+    labels = np.zeros(shape, np.uint8)
+    confidence = np.zeros(shape, np.float16)
+    for begin in range(0, len(logits), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        maps = encoded.grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
+        best, winner = maps.max(dim=1)
+        labels[part] = torch.where(best > 0, winner + 1, 0).byte().numpy()
+        confidence[part] = best.abs().sigmoid().half().numpy()
+    return labels, confidence
+
+
+def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(ProgressEvent(stage, done, total))
+
+    return report
+
+
+@contextmanager
+def _memory_errors(device: torch.device) -> Iterator[None]:
+    """Turns the different ways of running out of memory into one error."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(
+            f"The device {device} has too little free memory for this volume.",
+            hint="Close other programs, or run with --device cpu.",
+        ) from error

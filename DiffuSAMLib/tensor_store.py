@@ -1,0 +1,76 @@
+"""Tensors of one shape, by number, in a temporary file: bounded memory however long the volume."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from math import prod
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import OutputError
+
+
+class TensorStore:
+    """Keeps groups of tensors in half precision on disk; the file has no name and dies with the process.
+
+    Args:
+        shapes: Shapes of the tensors of one record.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self._shapes = [tuple(shape) for shape in shapes]
+        self._sizes = [prod(shape) for shape in self._shapes]
+        self._record = sum(self._sizes)
+        self._file = tempfile.TemporaryFile(prefix="diffusam-")  # noqa: SIM115 - lives as long as the store
+        self._stored: set[int] = set()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._stored
+
+    def put(self, number: int, tensors: Sequence[Tensor]) -> None:
+        """Stores one record.
+
+        Raises:
+            OutputError: The disk of the temporary folder is full.
+        """
+        flat = torch.cat([tensor.detach().flatten().half().cpu() for tensor in tensors])
+        try:
+            self._file.seek(number * self._record * 2)
+            self._file.write(flat.numpy().tobytes())
+        except OSError as error:
+            raise OutputError(
+                f"The temporary folder {tempfile.gettempdir()} cannot take the image features ({error.strerror}).",
+                hint="Free some space there, or point TMPDIR at a larger disk.",
+            ) from error
+        self._stored.add(number)
+
+    def get(self, numbers: Sequence[int], *, device: torch.device) -> list[Tensor]:
+        """Records stacked along a new first axis, one float32 tensor for each of the shapes.
+
+        Raises:
+            KeyError: A record was never stored.
+        """
+        rows = np.empty((len(numbers), self._record), np.float16)
+        for row, number in zip(rows, numbers, strict=True):
+            if number not in self._stored:
+                raise KeyError(number)
+            self._file.seek(number * self._record * 2)
+            row[:] = np.frombuffer(self._file.read(self._record * 2), np.float16)
+        parts = torch.from_numpy(rows).to(device).float().split(self._sizes, dim=1)
+        return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def close(self) -> None:
+        self._file.close()
+        self._stored.clear()
+
+    def __enter__(self) -> TensorStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

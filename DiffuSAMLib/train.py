@@ -1,0 +1,110 @@
+"""Labelled cases on disk become a prior file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .datasets import LabelledFiles, load_stack
+from .devices import choose_device
+from .errors import InputError
+from .prior import Prior, PriorConfig
+from .prior_files import PriorHeader
+from .progress import Progress, ProgressEvent
+from .training import PriorTraining, SliceSampler, TrainingConfig
+from .weights import load_backbone, save_prior
+
+logger = logging.getLogger(__name__)
+
+
+def train_prior(
+    cases: Sequence[LabelledFiles],
+    output: Path,
+    *,
+    organs: Sequence[str] | None = None,
+    backbone: str = "compact",
+    image_size: int | None = None,
+    kind: str = "diffusion",
+    config: TrainingConfig | None = None,
+    title: str = "",
+    licence: str = "As the training data",
+    device: str = "auto",
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> PriorHeader:
+    """Trains a prior and writes it.
+
+    Args:
+        cases: From `find_cases` or `read_dataset`.
+        output: Prior file, ends in `.safetensors`; the run's checkpoint lies beside it.
+        organs: Names to learn, in the order of their label numbers; None learns all that are labelled.
+        backbone: Name of the frozen backbone.
+        image_size: Side of the slices; None takes the backbone's default.
+        kind: "diffusion", or "regression" for the control without noise.
+        config: The recipe; None takes the default one.
+        title: Name for people.
+        licence: Licence of the weights.
+        device: As in `choose_device`.
+        resume: Go on with an interrupted run.
+        progress: Called as training advances.
+
+    Raises:
+        InputError: There are no cases or organs, an image or label map cannot be used, or an unfinished run is in
+            the way.
+        WeightsError: The backbone cannot be used.
+        OutputError: The prior cannot be written.
+    """
+    config = config or TrainingConfig()
+    if output.suffix != ".safetensors":
+        raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
+    checkpoint = output.with_suffix(".training")
+    if checkpoint.exists() and not resume:
+        raise InputError(
+            f"{checkpoint} holds an unfinished run.", hint="Go on with --resume, or delete it to start again."
+        )
+    named = [name for case in cases for name in case.label_names.values()]
+    chosen = tuple(organs or dict.fromkeys(named))
+    missing = [organ for organ in chosen if organ not in named]
+    if missing or not chosen:
+        raise InputError(
+            f"No case has labels for: {', '.join(missing) or 'anything'}.", hint="Check the label names."
+        )
+    loaded = load_backbone(backbone, image_size=image_size)
+    network = loaded.backbone.to(choose_device(device))
+    stacks = []
+    for number, case in enumerate(cases):
+        stacks.append(load_stack(case, organs=chosen, size=network.image_size))
+        if progress is not None:
+            progress(ProgressEvent("read", number + 1, len(cases)))
+    torch.manual_seed(config.seed)
+    prior = Prior(PriorConfig.for_backbone(network, chosen, kind=kind)).to(network.device)
+    training = PriorTraining(
+        prior,
+        network,
+        SliceSampler(stacks, config, context=network.slice_context),
+        config=config,
+        checkpoint=checkpoint,
+    )
+    state = training.run(progress)
+    header = save_prior(
+        output,
+        state,
+        config=prior.config,
+        backbone=loaded,
+        title=title or ", ".join(chosen),
+        modalities=sorted({stack.modality for stack in stacks}),
+        licence=licence,
+        training={
+            "cases": [case.name for case in cases],
+            "recipe": config.to_dict(),
+            "iterations": training.iteration,
+            "minutes": round(training.seconds / 60, 1),
+            "device": str(network.device),
+        },
+        metrics={},
+    )
+    checkpoint.unlink()
+    return header

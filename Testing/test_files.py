@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from DiffuSAMLib.errors import InputError, OutputError
+from DiffuSAMLib.files import atomic_path, sha256_of
+
+
+def test_the_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
+    path = tmp_path / "a.seg.nrrd"
+    with atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.name.endswith("a.seg.nrrd")
+        temporary.write_bytes(b"new")
+        assert not path.exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.seg.nrrd"]
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
+def test_any_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, failure: type[BaseException]
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(failure):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_missing_folder_and_a_folder_in_the_way_are_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no folder"), atomic_path(tmp_path / "absent" / "a.json"):
+        pass
+    with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="No device that is always full here.")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="not enough space"),
+        atomic_path(tmp_path / "a.json"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="Root may write anywhere.")
+def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="may not be written"), atomic_path(tmp_path / "a.json"):
+            pass
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert sha256_of(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_the_hash_of_a_folder_follows_the_contents_and_not_the_names(tmp_path: Path) -> None:
+    for folder, names in {"one": "ab", "two": "ba", "three": "ab"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / names[0]).write_bytes(b"1")
+        (tmp_path / folder / names[1]).write_bytes(b"2")
+    (tmp_path / "three" / "b").write_bytes(b"3")
+    assert sha256_of(tmp_path / "one") == sha256_of(tmp_path / "two")
+    assert sha256_of(tmp_path / "one") != sha256_of(tmp_path / "three")
+
+
+def test_a_missing_file_has_no_hash(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent"):
+        sha256_of(tmp_path / "absent")

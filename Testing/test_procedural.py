@@ -1,0 +1,225 @@
+"""The procedural abdomen and the procedural shapes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from DiffuSAMLib.procedural import (
+    LEFT_KIDNEY,
+    LIVER,
+    ORGAN_NAMES,
+    RIGHT_KIDNEY,
+    SPLEEN,
+    TISSUE,
+    TISSUE_NAMES,
+    Abdomen,
+    make_abdomen,
+    make_shapes,
+)
+
+SEEDS = range(6)
+COARSE = {"shape": (40, 88, 88), "spacing": (4.0, 4.0, 7.0)}
+
+
+@pytest.fixture(scope="module")
+def patients() -> list[Abdomen]:
+    return [make_abdomen(seed, **COARSE) for seed in SEEDS]
+
+
+def centre_mm(abdomen: Abdomen, label: int) -> np.ndarray:
+    z, y, x = (float(i.mean()) for i in np.nonzero(abdomen.labels.array == label))
+    return (abdomen.labels.geometry.matrix @ [x, y, z, 1])[:3]
+
+
+def mean_of(abdomen: Abdomen, tissue: str) -> float:
+    return float(abdomen.volume.array[abdomen.tissues == TISSUE[tissue]].mean())
+
+
+def test_same_seed_gives_the_same_abdomen():
+    first, second = (make_abdomen(7, modality="MR", **COARSE) for _ in range(2))
+    assert np.array_equal(first.volume.array, second.volume.array)
+    assert np.array_equal(first.labels.array, second.labels.array)
+    assert first.volume.geometry == second.volume.geometry
+
+
+def test_other_seeds_give_other_abdomens(patients):
+    for first, second in itertools.pairwise(patients):
+        assert (first.labels.array != second.labels.array).mean() > 0.01
+
+
+def test_shape_types_and_names_are_as_documented():
+    abdomen = make_abdomen(0)
+    assert abdomen.volume.array.shape == abdomen.tissues.shape == (48, 160, 160)
+    assert abdomen.volume.array.dtype == np.float32
+    assert abdomen.labels.array.dtype == abdomen.tissues.dtype == np.uint8
+    assert (
+        abdomen.labels.names == {1: "spleen", 2: "right kidney", 3: "left kidney", 4: "liver"} == ORGAN_NAMES
+    )
+    assert abdomen.volume.geometry == abdomen.labels.geometry
+    assert abdomen.volume.geometry.orientation == "LPS"
+    assert np.allclose(abdomen.volume.geometry.spacing, (2, 2, 5))
+    assert abdomen.volume.modality == "CT"
+
+
+def test_the_organs_have_plausible_volumes(patients):
+    ranges = {SPLEEN: (95, 420), RIGHT_KIDNEY: (110, 215), LEFT_KIDNEY: (110, 215), LIVER: (1150, 1850)}
+    for abdomen in patients:
+        for label, (low, high) in ranges.items():
+            volume = (abdomen.labels.array == label).sum() * abdomen.labels.geometry.voxel_volume_ml
+            assert low < volume < high, (abdomen.volume.source, ORGAN_NAMES[label])
+
+
+def test_organ_sizes_vary_between_patients(patients):
+    for label in ORGAN_NAMES:
+        volumes = [(abdomen.labels.array == label).sum() for abdomen in patients]
+        assert np.std(volumes) / np.mean(volumes) > 0.05
+
+
+def test_the_organs_lie_where_they_belong(patients):
+    for abdomen in patients:
+        spleen, right, left, liver = (centre_mm(abdomen, label) for label in (1, 2, 3, 4))
+        assert liver[0] < spleen[0] - 60
+        assert right[0] < left[0] - 60
+        assert liver[2] > right[2] + 15
+        assert liver[2] > left[2] + 10
+        assert liver[1] < right[1] - 10
+        assert spleen[1] > liver[1]
+
+
+def test_the_spine_is_behind_and_in_the_middle(patients):
+    for abdomen in patients:
+        body = np.nonzero(abdomen.tissues != TISSUE["air"])
+        spine = np.nonzero(abdomen.tissues == TISSUE["spinal canal"])
+        assert abs(spine[2].mean() - body[2].mean()) < 6
+        assert spine[1].mean() > body[1].mean() + 5
+
+
+def test_the_lungs_lie_above_the_liver(patients):
+    for abdomen in patients:
+        lung = np.nonzero(abdomen.tissues == TISSUE["lung"])[0].mean()
+        assert lung > np.nonzero(abdomen.labels.array == LIVER)[0].mean() + 4
+
+
+def test_labels_and_tissues_agree(patients):
+    of_label = {
+        SPLEEN: {"spleen"},
+        RIGHT_KIDNEY: {"kidney", "kidney medulla", "kidney sinus", "kidney cyst"},
+        LEFT_KIDNEY: {"kidney", "kidney medulla", "kidney sinus", "kidney cyst"},
+        LIVER: {"liver", "liver vessel", "liver lesion"},
+    }
+    for abdomen in patients:
+        for label, names in of_label.items():
+            found = {TISSUE_NAMES[t] for t in np.unique(abdomen.tissues[abdomen.labels.array == label])}
+            assert found <= names
+        outside = {TISSUE_NAMES[t] for t in np.unique(abdomen.tissues[abdomen.labels.array == 0])}
+        assert not outside & set().union(*of_label.values())
+
+
+def test_each_organ_is_mostly_one_piece():
+    for seed in SEEDS:
+        labels = make_abdomen(seed, shape=(60, 120, 120), spacing=(3.0, 3.0, 4.5)).labels.array
+        for label in ORGAN_NAMES:
+            pieces, count = ndimage.label(labels == label)
+            assert count >= 1
+            assert np.bincount(pieces.ravel())[1:].max() > 0.93 * (labels == label).sum()
+
+
+def test_the_patient_does_not_depend_on_the_grid():
+    fine = make_abdomen(3, shape=(81, 177, 177), spacing=(2.0, 2.0, 3.5))
+    coarse = make_abdomen(3, shape=(41, 89, 89), spacing=(4.0, 4.0, 7.0))
+    assert np.mean(fine.labels.array[::2, ::2, ::2] == coarse.labels.array) > 0.999
+
+
+def test_the_patient_does_not_depend_on_the_modality():
+    ct, mr = (make_abdomen(5, modality=modality, **COARSE) for modality in ("CT", "MR"))
+    assert np.array_equal(ct.labels.array, mr.labels.array)
+
+
+def test_ct_is_in_hounsfield_units(patients):
+    for abdomen in patients:
+        assert mean_of(abdomen, "air") < -950
+        assert -950 < mean_of(abdomen, "lung") < -650
+        assert -120 < mean_of(abdomen, "body fat") < -60
+        assert 20 < mean_of(abdomen, "muscle") < 80
+        assert 20 < mean_of(abdomen, "liver") < 145
+        assert 30 < mean_of(abdomen, "spleen") < 160
+        assert mean_of(abdomen, "bone") > 180
+        assert np.isfinite(abdomen.volume.array).all()
+
+
+def test_contrast_phases_differ_between_patients():
+    aorta = [mean_of(make_abdomen(seed, **COARSE), "aorta") for seed in range(12)]
+    assert min(aorta) < 70
+    assert max(aorta) > 130
+
+
+def test_mr_looks_like_fat_suppressed_t2():
+    for seed in SEEDS:
+        abdomen = make_abdomen(seed, modality="MR", **COARSE)
+        assert abdomen.volume.modality == "MR"
+        assert abdomen.volume.array.min() >= 0
+        liver = mean_of(abdomen, "liver")
+        assert mean_of(abdomen, "spleen") > 1.1 * liver
+        assert mean_of(abdomen, "kidney") > 1.1 * liver
+        assert mean_of(abdomen, "visceral fat") < liver
+        assert mean_of(abdomen, "muscle") < liver
+        assert mean_of(abdomen, "air") < 0.5 * liver
+
+
+def test_random_appearance_keeps_the_shape_and_changes_the_contrast():
+    order = set()
+    for seed in range(6):
+        plain = make_abdomen(seed, **COARSE)
+        random = make_abdomen(seed, appearance="random", **COARSE)
+        assert np.array_equal(plain.labels.array, random.labels.array)
+        order.add(mean_of(random, "liver") > mean_of(random, "spleen"))
+    assert order == {True, False}
+
+
+def test_a_single_slice_can_be_made():
+    abdomen = make_abdomen(1, shape=(1, 64, 64), spacing=(5.0, 5.0, 5.0))
+    assert abdomen.volume.array.shape == (1, 64, 64)
+    assert LIVER in abdomen.labels.array
+
+
+def test_an_impossible_grid_is_refused():
+    with pytest.raises(ValueError, match="positive"):
+        make_abdomen(0, shape=(0, 10, 10))
+    with pytest.raises(ValueError, match="positive"):
+        make_abdomen(0, spacing=(1.0, 1.0, 0.0))
+
+
+def test_shapes_have_the_documented_form():
+    for seed in range(20):
+        images, masks = make_shapes(np.random.default_rng(seed), 96)
+        assert images.shape == masks.shape == (2, 96, 96)
+        assert images.dtype == np.float32
+        assert masks.dtype == np.uint8
+        assert images.min() >= 0
+        assert images.max() <= 1
+        assert np.array_equal(np.unique(masks), np.arange(masks.max() + 1))
+        assert masks.max() >= 1
+
+
+def test_shapes_are_repeatable():
+    first, second = (make_shapes(np.random.default_rng(4), 64) for _ in range(2))
+    assert np.array_equal(first[0], second[0])
+    assert np.array_equal(first[1], second[1])
+
+
+def test_neighbouring_slices_of_shapes_resemble_each_other_but_differ():
+    overlaps, lonely = [], 0
+    for seed in range(30):
+        _, masks = make_shapes(np.random.default_rng(seed), 96)
+        for label in range(1, int(masks.max()) + 1):
+            a, b = masks[0] == label, masks[1] == label
+            if a.any() and b.any():
+                overlaps.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+            else:
+                lonely += 1
+    assert 0.6 < np.mean(overlaps) < 0.99
+    assert lonely > 5
