@@ -1,8 +1,8 @@
 """Which weights exist, where they come from and lie, and whether they are what they should be.
 
 A file is trusted only while its sha256 is the expected one. Bundled files are small and hashed at each use.
-For a downloaded one the hash is remembered beside it (``<name>.sha256.json``) with the file's size and time of
-change, and taken again as soon as either differs: whoever can set both back could as well change the program.
+For a downloaded one the hash is remembered beside it (``<name>.sha256.json``) with the size and time of change
+of the file, and taken again as soon as either differs: whoever can set both back could as well change the program.
 A prior carries the hash of its tensors, which `prior_files.read_prior` checks at each load.
 """
 

@@ -171,10 +171,18 @@ class AxisOrder:
         Raises:
             ValueError: The last three axes are not the source grid's.
         """
+        return np.ascontiguousarray(self.view(array))
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        """As `apply`, without copying: writing to the result writes to the array.
+
+        Raises:
+            ValueError: The last three axes are not the source grid's.
+        """
         require_grid(array, self.source.shape)
         lead = array.ndim - 3
         reordered = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
-        return np.ascontiguousarray(np.flip(reordered, self._flipped(lead)))
+        return np.flip(reordered, self._flipped(lead))
 
     def invert(self, array: np.ndarray) -> np.ndarray:
         """Undo `apply`: `(..., z, y, x)` on the canonical grid, back to the source grid.

@@ -126,7 +126,7 @@ def parse_nifti_header(start: bytes) -> NiftiHeader | None:
         if len(start) >= 348 and struct.unpack_from(f"{order}i", start)[0] == 348:
             dim = struct.unpack_from(f"{order}8h", start, 40)
             kind, bits = struct.unpack_from(f"{order}2h", start, 70)
-            offset = int(struct.unpack_from(f"{order}f", start, 108)[0])
+            offset = struct.unpack_from(f"{order}f", start, 108)[0]
             rows = struct.unpack_from(f"{order}12f", start, 280)
         elif len(start) >= 540 and struct.unpack_from(f"{order}i", start)[0] == 540:
             dim = struct.unpack_from(f"{order}8q", start, 16)
@@ -135,13 +135,15 @@ def parse_nifti_header(start: bytes) -> NiftiHeader | None:
             rows = struct.unpack_from(f"{order}12d", start, 400)
         else:
             continue
-        if not 1 <= dim[0] <= 7:
+        if not 1 <= dim[0] <= 7 or not 0 <= offset < 2**31:
             return None
         voxels = 1
         for size in dim[1 : dim[0] + 1]:
             voxels *= max(int(size), 1)
         data_type = np.dtype(f"{order}{FLOAT_TYPES[kind]}") if kind in FLOAT_TYPES else None
-        return NiftiHeader(offset, offset + voxels * bits // 8, data_type, np.reshape(rows, (3, 4))[:, :3])
+        return NiftiHeader(
+            int(offset), int(offset) + voxels * bits // 8, data_type, np.reshape(rows, (3, 4))[:, :3]
+        )
     return None
 
 

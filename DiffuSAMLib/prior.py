@@ -33,7 +33,7 @@ class PriorConfig:
     organs: tuple[str, ...]
     memory_channels: int
     feature_channels: tuple[int, int, int]
-    width: tuple[int, int] = (48, 96)
+    width: tuple[int, int] = (32, 64)
     condition_width: tuple[int, int] = (80, 112)
     kind: Literal["diffusion", "regression"] = "diffusion"
     training_steps: int = 1000
@@ -42,7 +42,7 @@ class PriorConfig:
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:
         """The default shape for a backbone; wider for Meta's, whose memories are larger."""
         if backbone.name != "compact":
-            options = {"width": (96, 192), "condition_width": (128, 192), **options}
+            options = {"width": (64, 128), "condition_width": (128, 192), **options}
         return cls(
             organs=organs,
             memory_channels=backbone.memory_shape[0],

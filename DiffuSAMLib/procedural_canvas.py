@@ -19,8 +19,8 @@ Box = tuple[slice, slice, slice]
 
 _NAMES = """air, skin, body fat, visceral fat, muscle, bone, bone marrow, ribs, intervertebral disc,
 spinal canal, lung, heart, aorta, inferior vena cava, liver, liver vessel, liver lesion, gallbladder,
-spleen, kidney, kidney medulla, kidney sinus, kidney cyst, stomach, stomach content, bowel, bowel content, bowel gas,
-pancreas, vessel, esophagus, table"""
+spleen, kidney, kidney medulla, kidney sinus, kidney cyst, stomach, stomach content, bowel, bowel content,
+bowel gas, pancreas, vessel, esophagus, table"""
 TISSUE_NAMES: dict[int, str] = dict(enumerate(" ".join(_NAMES.split()).split(", ")))
 TISSUE: dict[str, int] = {name: index for index, name in TISSUE_NAMES.items()}
 SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY, LIVER = 1, 2, 3, 4
@@ -165,7 +165,7 @@ class Canvas:
         return parts[0], parts[1], parts[2]
 
     def local(
-        self, box: Box, centre: Sequence[float], turn: Array | None = None
+        self, box: Box, centre: Sequence[float] | Array, turn: Array | None = None
     ) -> tuple[Array, Array, Array]:
         """Coordinates (u, v, w) about `centre`, in axes given by the columns of `turn`."""
         p = (self.x[box] - centre[0], self.y[box] - centre[1], self.z[box] - centre[2])

@@ -20,13 +20,12 @@ STAGE_NAMES = {
     "encode": "Looking at the slices",
     "generate": "Generating memories",
     "propagate": "Segmenting",
-    "resample": "Returning to the image grid",
-    "clean": "Cleaning up",
     "write": "Writing the result",
     "train": "Training",
     "evaluate": "Evaluating",
     "download": "Downloading",
 }
+_BAR = "{desc:<22} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ class TerminalProgress:
                 total=event.total,
                 desc=STAGE_NAMES.get(event.stage, event.stage.capitalize()),
                 file=self._stream,
-                bar_format="{desc:<28} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left",
+                # A stage of a single step has no share to show.
+                bar_format=_BAR if event.total > 1 else "{desc}",
                 dynamic_ncols=True,
             )
         self._bar.total = event.total

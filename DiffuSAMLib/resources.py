@@ -6,7 +6,9 @@ from pathlib import Path
 
 from .errors import InputError
 
-_ROOT = Path(__file__).resolve().parent.parent / "Resources"
+_PACKAGE = Path(__file__).resolve().parent
+# Beside the package in a checkout and in 3D Slicer, inside it once installed by pip.
+_ROOTS = (_PACKAGE.parent / "Resources", _PACKAGE / "Resources")
 
 
 def resource_path(*parts: str) -> Path:
@@ -15,9 +17,8 @@ def resource_path(*parts: str) -> Path:
     Raises:
         InputError: It is not there, so the installation is incomplete.
     """
-    path = _ROOT.joinpath(*parts)
-    if not path.exists():
-        raise InputError(
-            f"The bundled file {'/'.join(parts)} is missing.", hint="Install DiffuSAM Segment again."
-        )
-    return path
+    for root in _ROOTS:
+        path = root.joinpath(*parts)
+        if path.exists():
+            return path
+    raise InputError(f"The bundled file {'/'.join(parts)} is missing.", hint="Install DiffuSAM Segment again.")

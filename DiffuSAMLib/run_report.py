@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import sys
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import atomic_path
+from .files import atomic_path, sha256_of
 from .json_values import to_json_value
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class InputRecord:
 
     Attributes:
         path: File or DICOM folder.
-        sha256: Hex digest of the content, from `sha256_of`.
+        sha256: Hex digest of the content.
         modality: `CT` or `MR`.
         shape: Voxels `(z, y, x)`.
         matrix: 4 x 4, voxel index (x, y, z, 1) to world LPS in mm.
@@ -69,7 +68,11 @@ class InputRecord:
 
     @classmethod
     def of(cls, path: Path, *, modality: str, geometry: Geometry) -> InputRecord:
-        """Record a file or DICOM folder; reads it once more for its hash."""
+        """Record a file or DICOM folder; reads it once more for its hash.
+
+        Raises:
+            InputError: The path cannot be read.
+        """
         z, y, x = geometry.shape
         return cls(path, sha256_of(path), modality, (int(z), int(y), int(x)), geometry.matrix.tolist())
 
@@ -154,7 +157,7 @@ def organ_records(
     values: Mapping[str, int],
     *,
     voxel_volume_ml: float,
-    confidence: np.ndarray | None = None,
+    confidence_levels: np.ndarray | None = None,
 ) -> list[OrganRecord]:
     """Count what was found of each organ.
 
@@ -162,7 +165,7 @@ def organ_records(
         labels: Labels `(z, y, x)`, uint8.
         values: Organ name to label number.
         voxel_volume_ml: Volume of a voxel in ml.
-        confidence: Confidence `(z, y, x)`, 0 to 1.
+        confidence_levels: Confidence `(z, y, x)` times 255, uint8.
 
     Returns:
         One record per organ, in the order of `values`.
@@ -173,27 +176,10 @@ def organ_records(
         voxels = int(counts[value])
         # Organ by organ: weights for a whole large volume would be a float64 copy of it.
         mean = None
-        if confidence is not None and voxels:
-            mean = float(confidence[labels == value].mean(dtype=np.float64))
+        if confidence_levels is not None and voxels:
+            mean = float(confidence_levels[labels == value].mean(dtype=np.float64)) / 255
         records.append(OrganRecord(name, voxels, voxels * voxel_volume_ml, voxels > 0, mean))
     return records
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file, or of a folder's files with their names, in the order of their names.
-
-    Raises:
-        OSError: The file or folder cannot be read.
-    """
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(item for item in path.rglob("*") if item.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
-        return digest.hexdigest()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def package_versions() -> dict[str, str | None]:

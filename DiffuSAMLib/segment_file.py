@@ -114,7 +114,7 @@ def segment_file(
             labels,
             values,
             voxel_volume_ml=volume.geometry.voxel_volume_ml,
-            confidence=segmentation.confidence,
+            confidence_levels=segmentation.confidence_levels,
         ),
         peak_memory_mb=peak_memory_mb(),
         cuda_peak_memory_mb=cuda_peak_memory_mb(device),

@@ -54,17 +54,23 @@ class Segmentation:
 
     Attributes:
         labels: uint8 `(z, y, x)`, 1 for the first of `organs`, 0 elsewhere.
-        confidence: float16 `(z, y, x)`, probability of the label that each voxel got before cleaning.
+        confidence_levels: uint8 `(z, y, x)`, probability of the label that each voxel got before cleaning,
+            times 255: a float map of a long scan would weigh more than the scan.
         geometry: The input's.
         organs: Names, in the order of the labels.
         seconds: Time of each stage.
     """
 
     labels: np.ndarray
-    confidence: np.ndarray
+    confidence_levels: np.ndarray
     geometry: Geometry
     organs: tuple[str, ...]
     seconds: dict[str, float]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float32 `(z, y, x)`, 0.5 to 1."""
+        return self.confidence_levels.astype(np.float32) / 255
 
 
 class EncodedVolume:
@@ -91,7 +97,7 @@ class EncodedVolume:
 
     def encode(self, report: Callable[[int, int], None]) -> None:
         """Encodes all slices that are not yet in the store."""
-        stack = self.order.apply(self.volume.array)
+        stack = self.order.view(self.volume.array)
         low, high = intensity_window(self.volume)
         context = self._backbone.slice_context
         for begin in range(0, len(self), CHUNK):
@@ -169,11 +175,12 @@ class Segmenter:
                 labels, confidence = _resample(encoded, logits)
         with timer("clean"):
             if options.clean:
+                stack = encoded.order.view(labels)
                 spacing = encoded.order.geometry.spacing
-                labels = clean_labels(labels, range(1, len(organs) + 1), spacing=spacing[::-1])
+                stack[:] = clean_labels(stack, range(1, len(organs) + 1), spacing=spacing[::-1])
         return Segmentation(
-            labels=np.ascontiguousarray(encoded.order.invert(labels)),
-            confidence=np.ascontiguousarray(encoded.order.invert(confidence)),
+            labels=labels,
+            confidence_levels=confidence,
             geometry=volume.geometry,
             organs=tuple(self.prior.config.organs[organ] for organ in organs),
             seconds=timer.seconds,
@@ -271,19 +278,19 @@ class Segmenter:
 
 
 def _resample(encoded: EncodedVolume, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and confidence on the canonical stack.
+    """Labels and confidence levels on the source grid.
 
     Logits, not labels, are resampled; then the largest of the organs and the background (0) wins.
     """
-    shape = encoded.order.geometry.shape
-    labels = np.zeros(shape, np.uint8)
-    confidence = np.zeros(shape, np.float16)
+    labels = np.zeros(encoded.volume.geometry.shape, np.uint8)
+    confidence = np.zeros_like(labels)
+    label_stack, confidence_stack = encoded.order.view(labels), encoded.order.view(confidence)
     for begin in range(0, len(logits), CHUNK):
         part = slice(begin, begin + CHUNK)
         maps = encoded.grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
         best, winner = maps.max(dim=1)
-        labels[part] = torch.where(best > 0, winner + 1, 0).byte().numpy()
-        confidence[part] = best.abs().sigmoid().half().numpy()
+        label_stack[part] = torch.where(best > 0, winner + 1, 0).byte().numpy()
+        confidence_stack[part] = (best.abs().sigmoid() * 255).round().byte().numpy()
     return labels, confidence
 
 

@@ -113,9 +113,10 @@ def save_backbone(path: Path, network: Mapping[str, Tensor], record: Mapping[str
     import safetensors.torch
 
     tensors = {key: value.detach().cpu().half().contiguous() for key, value in network.items()}
+    content = safetensors.torch.save(tensors, metadata={BACKBONE_KEY: json.dumps(record)})
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={BACKBONE_KEY: json.dumps(record)})
+        temporary.write_bytes(content)
 
 
 def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = None) -> LoadedPrior:

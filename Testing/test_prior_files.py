@@ -147,7 +147,7 @@ class TestUnusableFiles:
     def test_a_truncated_file(self, read, kept: float, prior: Path) -> None:
         content = prior.read_bytes()
         prior.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-        with pytest.raises(WeightsError, match="incomplete or damaged|not a safetensors file"):
+        with pytest.raises(WeightsError, match=r"incomplete or damaged|not a safetensors file"):
             read(prior)
 
     def test_a_file_with_something_after_its_end(self, read, prior: Path) -> None:

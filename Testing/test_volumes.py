@@ -96,6 +96,16 @@ def test_a_truncated_file_is_refused_silently(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("place", [40, 70, 108])
+def test_a_nonsense_nifti_header_is_refused(tmp_path: Path, place: int) -> None:
+    path = save(tmp_path / "a.nii", random_array())
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.nii"):
+        read_volume(path)
+
+
 def test_a_damaged_gzip_stream_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii.gz", random_array((20, 30, 40)))
     data = bytearray(path.read_bytes())
@@ -178,7 +188,7 @@ def test_ct_is_windowed() -> None:
     np.testing.assert_allclose(normalise(volume_of(array, "CT")).ravel(), [0, 0, 0.5, 1, 1])
 
 
-@pytest.mark.parametrize("tissue_share", [0.9, 0.3, 0.1])
+@pytest.mark.parametrize("tissue_share", [0.9, 0.3, 0.02])
 def test_mr_tissue_keeps_its_contrast_however_much_air_is_in_view(tissue_share: float) -> None:
     rng = np.random.default_rng(0)
     array = np.abs(rng.normal(0, 2, (20, 50, 50)))
@@ -188,7 +198,7 @@ def test_mr_tissue_keeps_its_contrast_however_much_air_is_in_view(tissue_share: 
     scaled = normalise(volume_of(array, "MR"))
     assert scaled.dtype == np.float32
     assert (scaled.min(), scaled.max()) == (0, 1)
-    assert np.ptp(np.percentile(scaled[tissue], [5, 95])) > 0.8
+    assert np.ptp(np.percentile(scaled[tissue], [5, 95])) > 0.6
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1e-4, 0), (1000.0, 0), (3.0, 50)])

@@ -1,0 +1,131 @@
+"""Time and peak memory: the compact backbone with the bundled prior, or SAM2.1 tiny with seeded random weights.
+
+The ratio is the time of a whole volume, file to file, over the time of `encode_image` alone on the same slices.
+Each measurement runs in a process of its own, so that peak memories do not mix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import DATA, ROOT, write_result
+
+from DiffuSAMLib.backbones import Backbone
+from DiffuSAMLib.datasets import case_name
+from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.run_report import peak_memory_mb
+from DiffuSAMLib.segmentation_files import write_scalar, write_segmentation
+from DiffuSAMLib.segmenter import Segmenter
+from DiffuSAMLib.terminology import segment_for
+from DiffuSAMLib.volumes import read_volume
+from DiffuSAMLib.weights import load_prior
+
+ORGANS = ("spleen", "right kidney", "left kidney", "liver")
+IMAGES = {
+    "btcv_0001": DATA / "btcv-ct" / "images" / "btcv_0001.nii.gz",
+    "btcv_0004": DATA / "btcv-ct" / "images" / "btcv_0004.nii.gz",
+    "chaos_05": DATA / "chaos-mr-t2spir" / "images" / "chaos_05.nii.gz",
+}
+
+
+def random_sam21_tiny() -> tuple[Backbone, Prior]:
+    """The official tiny architecture at the paper's 512 pixels, with seeded random weights."""
+    torch.manual_seed(0)
+    backbone = Backbone("sam2.1_tiny", image_size=512)
+    prior = Prior(PriorConfig.for_backbone(backbone, ORGANS))
+    # Random weights find no organ; a score that is always positive makes every slice do the full work.
+    torch.nn.init.constant_(backbone.network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 10.0)
+    torch.nn.init.constant_(prior.presence_head.bias, 10.0)
+    return backbone, prior
+
+
+def measure(kind: str, image: Path) -> dict[str, object]:
+    """Segments one file and times `encode_image` alone, in this process."""
+    torch.set_num_threads(2)
+    if kind == "compact":
+        loaded = load_prior("abdomen")
+        backbone, prior = loaded.backbone.backbone, loaded.prior
+    else:
+        backbone, prior = random_sam21_tiny()
+    segmenter = Segmenter(backbone, prior)
+    ready = peak_memory_mb()
+    started = time.perf_counter()
+    volume = read_volume(image)
+    segmentation = segmenter.segment(volume)
+    with tempfile.TemporaryDirectory() as folder:
+        segments = [segment_for(organ, value) for value, organ in enumerate(segmentation.organs, start=1)]
+        write_segmentation(Path(folder) / "out.nii.gz", segmentation.labels, volume.geometry, segments)
+    whole = time.perf_counter() - started
+    peak = peak_memory_mb()
+    slices = volume.geometry.shape[0]
+    images = torch.rand(8, 3, backbone.image_size, backbone.image_size)
+    encode = 0.0
+    with torch.inference_mode():
+        backbone.encode_image(images)
+        for begin in range(0, slices, 8):
+            started = time.perf_counter()
+            backbone.encode_image(images[: min(8, slices - begin)])
+            encode += time.perf_counter() - started
+    return {
+        "slices": slices,
+        "volume_seconds": whole,
+        "encode_seconds": encode,
+        "ratio": whole / encode,
+        "stages": segmentation.seconds,
+        "ready_memory_mb": ready,
+        "peak_memory_mb": peak,
+    }
+
+
+def write_long_volume(folder: Path, slices: int) -> Path:
+    """Slices of a real volume, repeated up and down to a given number."""
+    volume = read_volume(IMAGES["btcv_0001"])
+    count = len(volume.array)
+    there_and_back = np.r_[0:count, count - 2 : 0 : -1]
+    numbers = np.resize(there_and_back, slices)
+    geometry = Geometry((slices, *volume.geometry.shape[1:]), volume.geometry.matrix)
+    path = folder / f"slices_{slices}.nii.gz"
+    write_scalar(path, volume.array[numbers], geometry)
+    return path
+
+
+def in_child(kind: str, image: Path) -> dict[str, object]:
+    command = [sys.executable, __file__, "--child", kind, str(image)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sam21", action="store_true", help="also SAM2.1 tiny at 512 pixels (an hour)")
+    parser.add_argument("--child", nargs=2, metavar=("KIND", "IMAGE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(arguments.child[0], Path(arguments.child[1]))))
+        return
+    result: dict[str, object] = {}
+    for name, image in IMAGES.items():
+        result[case_name(Path(name))] = in_child("compact", image)
+        print(name, result[name], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for slices in (100, 400):
+            result[f"slices_{slices}"] = in_child("compact", write_long_volume(Path(folder), slices))
+            print(slices, result[f"slices_{slices}"], flush=True)
+    write_result("speed_compact", {"runs": result})
+    if arguments.sam21:
+        run = in_child("sam2.1_tiny", IMAGES["btcv_0001"])
+        print(run)
+        write_result("speed_sam21_tiny", {"runs": {"btcv_0001": run}})
+
+
+if __name__ == "__main__":
+    main()
