@@ -8,23 +8,23 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test benchmark tables lint format clean
 
 setup: $(READY)
 
-# The stamp is touched last, so an interrupted installation is taken up again.
-# An environment whose Python has gone, or that came to be without pip, is made anew.
+# The stamp is touched last, so an interrupted installation is taken up again; an environment without a working
+# pip (Debian makes one where python3-venv is missing) is made anew.
 $(READY): pyproject.toml requirements-sam2.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --upgrade "setuptools>=77" wheel
 	$(PIP) install $(TORCH)
+	$(PIP) install --no-warn-conflicts --no-build-isolation --editable ".[dev]"
 	SAM2_BUILD_CUDA=0 $(PIP) install --no-deps --no-build-isolation -r requirements-sam2.txt
-	$(PIP) install --no-build-isolation --editable ".[dev]"
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/diffusam demo -o demo
+	$(BIN)/python -m DiffuSAMLib demo -o demo
 
 # More threads than free cores make PyTorch many times slower; waiting threads should not spin.
 test: export OMP_NUM_THREADS = 2
@@ -32,14 +32,26 @@ test: export OMP_WAIT_POLICY = PASSIVE
 test: lint
 	$(BIN)/python -m pytest
 
+# Slow; needs the data sets in DIFFUSAM_DATA (default: ../shared/data). SAM2.1 tiny alone takes long on two cores.
+benchmark: export OMP_NUM_THREADS = 2
+benchmark: export OMP_WAIT_POLICY = PASSIVE
+benchmark: $(READY)
+	$(BIN)/python Testing/benchmarks/backbone_quality.py
+	$(BIN)/python Testing/benchmarks/bundled_prior.py
+	$(BIN)/python Testing/benchmarks/speed.py --sam21
+	$(BIN)/python Testing/benchmarks/tables.py
+
+tables: $(READY)
+	$(BIN)/python Testing/benchmarks/tables.py
+
 lint: $(READY)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
 
 format: $(READY)
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .pytest_cache .ruff_cache

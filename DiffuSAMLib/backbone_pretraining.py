@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from .augmentation import IntensityAugmentation, SpatialAugmentation, sample_images, sample_labels
 from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
-from .datasets import LabelledStack
+from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .losses import mask_loss
 from .slices import as_channels
+from .stack_pool import StackPool
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,13 @@ class PretrainingConfig:
         small_part: Part of the time spent at `small_size`, where a step costs a quarter.
         small_size: Side of the slices in the first part, in pixels.
         pairs: Pairs of neighbouring slices in a step at full size; twice as many at the small one.
-        objects: Objects prompted in each pair.
+        small_objects: Objects prompted in each pair at the small size.
+        objects: The same at full size, where following masks has been learnt.
         farthest: Largest distance between the slices of a pair, in slices.
         learning_rate: Highest learning rate (AdamW).
         weight_decay: AdamW's.
-        dense_weight: Weight of the auxiliary head that names the organ of every pixel.
+        small_dense_weight: Weight, at the small size, of the auxiliary head that names the organ of every pixel.
+        dense_weight: The same at full size.
         memory_noise: Largest noise added to memories, in their channels' standard deviations, so that the
             memory space is smooth and a generated memory need not be exact.
         average: Decay of the exponential moving average of the weights.
@@ -49,11 +52,13 @@ class PretrainingConfig:
     small_part: float = 0.4
     small_size: int = 128
     pairs: int = 6
-    objects: int = 2
+    small_objects: int = 2
+    objects: int = 1
     farthest: int = 3
     learning_rate: float = 8e-4
     weight_decay: float = 0.02
-    dense_weight: float = 0.5
+    small_dense_weight: float = 0.5
+    dense_weight: float = 3.0
     memory_noise: float = 0.5
     average: float = 0.998
     seed: int = 0
@@ -83,28 +88,14 @@ class PairSampler:
 
     def __init__(
         self,
-        stacks: Sequence[LabelledStack],
+        pool: StackPool,
         config: PretrainingConfig,
         *,
         shapes: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
-        self.config = config
-        self.shapes = shapes
+        self.pool, self.config, self.shapes = pool, config, shapes
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
-        groups: dict[str, list[LabelledStack]] = {}
-        for stack in stacks:
-            kind = "procedural" if stack.name.startswith("procedural") else stack.modality
-            groups.setdefault(kind, []).append(stack)
-        self.groups = list(groups.values())
-        weights = {"CT": 0.5, "MR": 0.3, "procedural": 0.2}
-        parts = np.array([weights[kind] for kind in groups])
-        self.parts = parts / parts.sum()
-        self.where = {
-            id(stack): [np.flatnonzero((stack.labels == v).any((1, 2))) for v in np.unique(stack.labels) if v]
-            for stack in stacks
-        }
-        self.tensors = {id(stack): stack.images() for stack in stacks}
 
     def draw(self, pairs: int, size: int) -> tuple[Tensor, Tensor, Tensor, int]:
         """One batch.
@@ -118,28 +109,19 @@ class PairSampler:
         distance = int(self.rng.integers(1, self.config.farthest + 1))
         for _ in range(pairs):
             if self.shapes is not None and self.rng.random() < 0.08:
-                side = self.tensors[id(self.groups[0][0])].shape[-1]
-                two, marks = self.shapes(self.rng, size=side)
+                two, marks = self.shapes(self.rng, size=self.pool.size)
                 pair = torch.from_numpy(two)
                 images.append(pair[:, None].expand(-1, 3, -1, -1))
                 labels.append(torch.from_numpy(marks.astype(np.int64)))
-                known.append(torch.zeros(2, len(self.groups[0][0].known), dtype=torch.bool))
+                known.append(torch.zeros(2, self.pool.organs, dtype=torch.bool))
                 continue
-            group = self.groups[self.rng.choice(len(self.groups), p=self.parts)]
-            stack = group[self.rng.integers(len(group))]
-            where = self.where[id(stack)]
-            pool = (
-                where[self.rng.integers(len(where))]
-                if self.rng.random() < 0.75
-                else np.arange(len(stack.slices))
-            )
-            first = int(self.rng.choice(pool))
+            stack, first = self.pool.draw(self.rng, organ_share=0.75)
             second = first + distance * int(self.rng.choice((-1, 1)))
             if not 0 <= second < len(stack.slices):
                 second = 2 * first - second
             second = int(np.clip(second, 0, len(stack.slices) - 1))
             indices = torch.tensor([first, second])
-            images.append(as_channels(self.tensors[id(stack)], indices, context=1))
+            images.append(as_channels(self.pool.images(stack), indices, context=1))
             labels.append(torch.from_numpy(stack.labels[[first, second]].astype(np.int64)))
             known.append(torch.from_numpy(stack.known).expand(2, -1))
         image = torch.stack(images, dim=1).flatten(0, 1)
@@ -157,18 +139,18 @@ class PairSampler:
             distance,
         )
 
-    def objects(self, labels: Tensor, organs: int) -> tuple[Tensor, Tensor]:
+    def objects(self, labels: Tensor, organs: int, *, count: int) -> tuple[Tensor, Tensor]:
         """Chooses what to follow in each pair.
 
         Returns:
-            Index of the pair and label value of every object, `(pairs * objects,)` each.
+            Index of the pair and label value of every object, `(pairs * count,)` each.
         """
         pairs = len(labels) // 2
         rows, values = [], []
         for row in range(pairs):
             seen = torch.unique(torch.cat((labels[row], labels[row + pairs])))
             present = [int(v) for v in seen if v > 0]
-            for _ in range(self.config.objects):
+            for _ in range(count):
                 if present and self.rng.random() < 0.9:
                     value = present[self.rng.integers(len(present))]
                 else:
@@ -291,7 +273,10 @@ class BackbonePretraining:
         self.backbone.train()
         images, labels, known, distance = self.sampler.draw(pairs, size)
         features = self.backbone.encode_image(images)
-        rows, values = self.sampler.objects(labels, self.organs)
+        small = size < self.backbone.image_size
+        count = self.config.small_objects if small else self.config.objects
+        dense_weight = self.config.small_dense_weight if small else self.config.dense_weight
+        rows, values = self.sampler.objects(labels, self.organs, count=count)
         masks = (labels[rows] == values[:, None, None])[:, None].float()
         target = (labels[rows + pairs] == values[:, None, None])[:, None].float()
         first, second = features[rows], features[rows + pairs]
@@ -309,7 +294,7 @@ class BackbonePretraining:
             "self": mask_loss(own, masks[:half]),
             "neighbour": mask_loss(neighbour, target),
             "both": mask_loss(both, target[half:]),
-            "dense": dense_loss(self.dense(features), labels, known) * self.config.dense_weight,
+            "dense": dense_loss(self.dense(features), labels, known) * dense_weight,
         }
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -329,9 +314,8 @@ class BackbonePretraining:
         return memory + noise * deviation * amount * self.config.memory_noise
 
     def _save(self) -> None:
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoint.with_suffix(".part")
-        torch.save(
+        write_checkpoint(
+            self.checkpoint,
             {
                 "backbone": self.backbone.state_dict(),
                 "averaged": self.averaged,
@@ -341,17 +325,18 @@ class BackbonePretraining:
                 "steps": self.steps,
                 "config": json.dumps(asdict(self.config)),
             },
-            temporary,
         )
-        temporary.replace(self.checkpoint)
 
     def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.backbone.load_state_dict(state["backbone"])
-        self.dense.load_state_dict(state["dense"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.averaged = state["averaged"]
-        self.seconds, self.steps = state["seconds"], state["steps"]
+        state = read_checkpoint(self.checkpoint, device=self.backbone.device)
+        try:
+            self.backbone.load_state_dict(state["backbone"])
+            self.dense.load_state_dict(state["dense"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.averaged = state["averaged"]
+            self.seconds, self.steps = state["seconds"], state["steps"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise other_run_error(self.checkpoint) from error
         # A resumed run must not draw the pairs it has already seen.
         self.sampler.rng = np.random.default_rng([self.config.seed, self.steps])
         self.sampler.generator.manual_seed(self.config.seed + self.steps)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 from .errors import DiffuSAMError, InputError
@@ -45,11 +45,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             as_json.error(error)
         print("diffusam: interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:
+        # A fault of this program: the parent process gets its last line, a person the traceback.
+        if as_json is not None:
+            as_json.error(error)
+        raise
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'diffusam: {message}. Run "{self.prog} --help" to see the options.\n')
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="diffusam", description="Segments organs in CT and MR without prompts. Not for clinical use."
     )
     parser.add_argument("--version", action="version", version=f"DiffuSAM Segment {__version__}")
@@ -117,6 +129,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--backbone", default="compact", help="compact, sam2.1_tiny, ... (default: compact)")
     command.add_argument("--image-size", type=int, help="side of the slices (default: the backbone's)")
     command.add_argument("--kind", choices=("diffusion", "regression"), default="diffusion")
+    command.add_argument("--procedural", type=int, default=0, help="procedural abdomens to add (default: 0)")
     command.add_argument("--iterations", type=int, default=7800)
     command.add_argument("--minutes", type=float, help="end earlier, after this time")
     command.add_argument("--seed", type=int, default=0)
@@ -212,6 +225,7 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> None:
         backbone=arguments.backbone,
         image_size=arguments.image_size,
         kind=arguments.kind,
+        procedural=arguments.procedural,
         config=TrainingConfig(
             iterations=arguments.iterations, minutes=arguments.minutes, seed=arguments.seed
         ),
@@ -230,9 +244,12 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> None:
 def _evaluate(arguments: argparse.Namespace, progress: Progress) -> None:
     from .devices import choose_device
     from .evaluation import evaluate
+    from .files import require_writable
     from .splits import load_split
     from .weights import load_prior
 
+    if arguments.report is not None:
+        require_writable(arguments.report)
     only = getattr(load_split(arguments.split), arguments.part) if arguments.split else None
     evaluation = evaluate(
         load_prior(arguments.prior),
@@ -308,7 +325,12 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InputError("--organs names no organ.", hint="Write for example --organs spleen,liver.")
+    return names
 
 
 def _cases(arguments: argparse.Namespace, only: Sequence[str] | None) -> list[LabelledFiles]:

@@ -42,6 +42,7 @@ class LabelledStack:
         slices: uint8 `(n, s, s)`, normalised intensities times 255.
         labels: uint8 `(n, s, s)`, index into the organs of the training plus 1, 0 elsewhere.
         known: For every organ of the training whether this case has labels for it: bool `(organs,)`.
+        procedural: Whether it was made by this program, not by a scanner.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LabelledStack:
     slices: np.ndarray
     labels: np.ndarray
     known: np.ndarray
+    procedural: bool = False
 
     def images(self) -> torch.Tensor:
         """float32 `(n, s, s)` in `[0, 1]`."""
@@ -86,6 +88,9 @@ def find_cases(
     found = []
     for path in sorted(images.iterdir()):
         name = case_name(path)
+        # macOS leaves hidden files beside the images that it copies.
+        if path.name.startswith("."):
+            continue
         if name == path.name and not path.is_dir():
             continue
         if name not in by_name:
@@ -107,14 +112,24 @@ def read_dataset(folder: Path, *, only: Sequence[str] | None = None) -> list[Lab
     """The cases of a folder with `images/`, `labels/` and a `dataset.json` that holds the label table.
 
     Raises:
-        InputError: As `find_cases`, or `dataset.json` is missing or has no labels.
+        InputError: As `find_cases`, or `dataset.json` is missing, damaged or has no labels.
     """
     table = folder / "dataset.json"
     if not table.is_file():
         raise InputError(f"There is no {table}.", hint="It holds the label table of the data set.")
-    labels = json.loads(table.read_text(encoding="utf-8")).get("labels")
-    if not isinstance(labels, dict):
-        raise InputError(f'{table} has no "labels" table of names and values.')
+    try:
+        content = json.loads(table.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{table} cannot be read as JSON.", hint="Check the file.") from error
+    labels = content.get("labels") if isinstance(content, dict) else None
+    if (
+        not isinstance(labels, dict)
+        or not any(labels.values())
+        or not all(type(value) is int and 0 <= value <= 255 for value in labels.values())
+    ):
+        raise InputError(
+            f'{table} has no "labels" table of names and values.', hint='Write it as {"spleen": 1, ...}.'
+        )
     names = {value: name.replace("_", " ") for name, value in labels.items() if value != 0}
     return find_cases(folder / "images", folder / "labels", names, only=only)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import output_error
 from .labelmaps import read_labelmap
 from .metrics import score_case
 from .procedural import make_abdomen
@@ -21,8 +22,14 @@ def run_demo(folder: Path, *, progress: Progress | None = None) -> str:
 
     Returns:
         A few lines for the user: what was found, how well, and where the files are.
+
+    Raises:
+        OutputError: The folder cannot be made or written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
     abdomen = make_abdomen(DEMO_SEED)
     image = folder / "abdomen.nii.gz"
     write_scalar(image, abdomen.volume.array, abdomen.volume.geometry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -19,7 +20,7 @@ def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if has_cuda else "mps" if has_mps else "cpu"
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+    if not re.fullmatch("cpu|mps|cuda(:[0-9]{1,3})?", name):
         raise InputError(f'There is no device "{name}".', hint="Choose auto, cpu, cuda, cuda:N or mps.")
     there = {"cpu": True, "cuda": has_cuda, "mps": has_mps}[kind]
     if not there or (number and int(number) >= torch.cuda.device_count()):

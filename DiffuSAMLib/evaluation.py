@@ -49,14 +49,15 @@ class Evaluation:
             getattr(score, figure)
             for case in self.cases
             for name, score in case.scores.items()
-            if organ in (None, name)
+            if organ in (None, name) and not np.isnan(getattr(score, figure))
         ]
-        return float(np.nanmean(values)) if values else float("nan")
+        return float(np.mean(values)) if values else float("nan")
 
     def deviation(self, figure: str = "dice", *, organ: str | None = None) -> float:
         """Standard deviation over cases of the case's mean."""
         means = [Evaluation([case]).mean(figure, organ=organ) for case in self.cases]
-        return float(np.nanstd(means))
+        known = [mean for mean in means if not np.isnan(mean)]
+        return float(np.std(known)) if known else float("nan")
 
     @property
     def organs(self) -> list[str]:

@@ -32,12 +32,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         OutputError: The file cannot be created, written or moved.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"There is no folder {path.parent} to write {path.name} to.", hint="Create it first."
-        )
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, where a file is to be written.", hint="Give a file name.")
+    require_writable(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         temporary.touch(exist_ok=False)
@@ -48,6 +43,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise output_error(path, error) from error
         raise
+
+
+def require_writable(path: Path) -> None:
+    """Find a missing folder or a folder in the way, at best before the work is done that is to be written.
+
+    Raises:
+        OutputError: There is one.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"There is no folder {path.parent} to write {path.name} to.", hint="Create it first."
+        )
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, where a file is to be written.", hint="Give a file name.")
 
 
 def remove(path: Path) -> None:

@@ -56,7 +56,7 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     total = np.count_nonzero(prediction) + np.count_nonzero(truth)
     if total == 0:
         return float("nan")
-    return 2.0 * np.count_nonzero(prediction & truth) / total
+    return float(2.0 * np.count_nonzero(prediction & truth) / total)
 
 
 def surface_distances(
@@ -176,8 +176,8 @@ def score_case(
             dice_z_cropped=dice(predicted_mask[crop], true_mask[crop]),
             hd95_mm=_hd95(*distances),
             surface_dice=_surface_dice(*distances, SURFACE_TOLERANCE_MM),
-            predicted_ml=np.count_nonzero(predicted_mask) * voxel_ml,
-            true_ml=np.count_nonzero(true_mask) * voxel_ml,
+            predicted_ml=float(np.count_nonzero(predicted_mask) * voxel_ml),
+            true_ml=float(np.count_nonzero(true_mask) * voxel_ml),
         )
     return scores
 
@@ -195,7 +195,7 @@ def _surface_dice(from_prediction: np.ndarray, from_truth: np.ndarray, tolerance
     if total == 0:
         return float("nan")
     close = np.count_nonzero(from_prediction <= tolerance_mm) + np.count_nonzero(from_truth <= tolerance_mm)
-    return close / total
+    return float(close / total)
 
 
 def _require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
 
 from .backbone_pretraining import BackbonePretraining, PairSampler, PretrainingConfig
 from .backbones import Backbone
-from .datasets import LabelledStack, load_stack, read_dataset, to_stack
-from .procedural import make_abdomen, make_shapes
+from .datasets import load_stack, read_dataset
+from .errors import InputError
+from .procedural import make_shapes
+from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent
 from .splits import load_split
+from .stack_pool import StackPool
 from .weights import save_backbone
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ ORGANS = (
     "right adrenal gland",
     "left adrenal gland",
 )
-# Procedural abdomens for training start here; the demo and the tests use smaller seeds.
-FIRST_SEED = 1000
 
 
 def pretrain_backbone(
@@ -63,24 +62,34 @@ def pretrain_backbone(
         minutes: Time to train.
         seed: Of weights, sampling and augmentation.
         progress: Called as cases are read.
+
+    Raises:
+        InputError: There is nothing to train on, an option is out of range, or a case cannot be used.
+        OutputError: The weights cannot be written.
     """
+    if output.suffix != ".safetensors":
+        raise InputError(f"The backbone's file ends in .safetensors, not {output.name}.")
+    if minutes <= 0 or seed < 0:
+        raise InputError("The training needs more than 0 minutes and a seed of 0 or more.")
     torch.manual_seed(seed)
     backbone = Backbone("compact")
     cases = load_split(split).train
     stacks = []
-    for folder in data:
-        here = {path.name.split(".")[0] for path in (folder / "images").iterdir()}
-        for case in read_dataset(folder, only=[case for case in cases if case in here]):
-            stacks.append(load_stack(case, organs=ORGANS, size=backbone.image_size))
-            if progress is not None:
-                progress(ProgressEvent("read", len(stacks), len(cases)))
+    for case in [case for folder in data for case in read_dataset(folder) if case.name in cases]:
+        stacks.append(load_stack(case, organs=ORGANS, size=backbone.image_size))
+        if progress is not None:
+            progress(ProgressEvent("read", len(stacks), len(cases)))
     real = [stack.name for stack in stacks]
-    stacks += [procedural_stack(FIRST_SEED + number, backbone.image_size) for number in range(procedural)]
+    stacks += procedural_stacks(procedural, organs=ORGANS, size=backbone.image_size)
+    if not stacks:
+        raise InputError(
+            "There is nothing to train on.", hint="Give --data with cases of the split, or --procedural."
+        )
     config = PretrainingConfig(minutes=minutes, seed=seed)
     checkpoint = output.with_suffix(".training")
     training = BackbonePretraining(
         backbone,
-        PairSampler(stacks, config, shapes=make_shapes),
+        PairSampler(StackPool(stacks), config, shapes=make_shapes),
         organs=len(ORGANS),
         config=config,
         checkpoint=checkpoint,
@@ -100,21 +109,3 @@ def pretrain_backbone(
     }
     save_backbone(output, network, record)
     checkpoint.unlink()
-
-
-def procedural_stack(seed: int, size: int) -> LabelledStack:
-    """A procedural abdomen as training slices: CT and MR in turn, every third with tissues of random brightness."""
-    modality: Literal["CT", "MR"] = "CT" if seed % 2 else "MR"
-    pixel = float(np.random.default_rng(seed).uniform(1.7, 2.2))
-    abdomen = make_abdomen(
-        seed,
-        modality=modality,
-        shape=(48, 192, 192),
-        spacing=(pixel, pixel, 5.0),
-        appearance="random" if seed % 3 == 0 else "natural",
-    )
-    labels = abdomen.labels
-    stack = to_stack(
-        abdomen.volume, labels.array, labels.names, name=f"procedural_{seed}", organs=ORGANS, size=size
-    )
-    return replace(stack, modality=modality)

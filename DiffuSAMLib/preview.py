@@ -155,13 +155,12 @@ def _legend_panel(
 ) -> Image.Image:
     panel = Image.new("RGB", (LEGEND_WIDTH, height), _rgb(BACKGROUND))
     draw = ImageDraw.Draw(panel)
-    counts = np.bincount(labels.ravel(), minlength=256)
     line = min(46, (height - 60) // max(len(segments), 1))
     font = _font(max(9, min(22, int(line * 0.5))))
     y = (height - line * len(segments)) / 2 + line / 2
     for segment in segments:
-        volume = float(counts[segment.value]) * geometry.voxel_volume_ml
-        found = bool(counts[segment.value])
+        voxels = int(np.count_nonzero(labels == segment.value))
+        volume, found = voxels * geometry.voxel_volume_ml, voxels > 0
         radius = line * 0.2
         draw.ellipse(
             (48 - radius, y - radius, 48 + radius, y + radius),

@@ -136,11 +136,19 @@ class Prior(nn.Module):
             )
         if self.config.kind == "regression":
             steps = 1
+        # The scheduler's own list of timesteps ends at -1 for some numbers of steps, and its steps are all equally
+        # long, which misses the next timestep wherever the schedule cannot be divided evenly.
+        length = self.config.training_steps
+        timesteps = [round(length * left / steps) - 1 for left in range(steps, 0, -1)]
+        kept = self.scheduler.alphas_cumprod.tolist()
         latent = noise
-        self.scheduler.set_timesteps(steps)
-        for timestep in self.scheduler.timesteps:
-            clean = self.denoise(latent, timestep.to(condition.device), condition, organs)
-            latent = self.scheduler.step(clean, timestep, latent).prev_sample
+        for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
+            clean = self.denoise(latent, timestep, condition, organs)
+            if following is None:
+                latent = clean
+            else:
+                remaining = (latent - kept[timestep] ** 0.5 * clean) / (1 - kept[timestep]) ** 0.5
+                latent = kept[following] ** 0.5 * clean + (1 - kept[following]) ** 0.5 * remaining
         return latent
 
     def to_latent(self, memory: Tensor, empty: Tensor) -> Tensor:

@@ -95,7 +95,8 @@ class Propagation:
         if self.config.start == "middle" or not self.wanted[:, organ].any():
             return count // 2
         # The surest neighbourhood, not one lucky slice.
-        window = np.hanning(min(9, count | 1) + 2)[1:-1]
+        # An odd width, at most the number of slices.
+        window = np.hanning(min(9, (count - 1) | 1) + 2)[1:-1]
         smooth = np.convolve(self.presence[:, organ], window, mode="same")
         return int(np.where(self.wanted[:, organ], smooth, -1.0).argmax())
 

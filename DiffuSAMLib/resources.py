@@ -21,4 +21,6 @@ def resource_path(*parts: str) -> Path:
         path = root.joinpath(*parts)
         if path.exists():
             return path
-    raise InputError(f"The bundled file {'/'.join(parts)} is missing.", hint="Install DiffuSAM Segment again.")
+    raise InputError(
+        f"The bundled file {'/'.join(parts)} is missing.", hint="Install DiffuSAM Segment again."
+    )

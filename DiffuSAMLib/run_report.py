@@ -170,14 +170,14 @@ def organ_records(
     Returns:
         One record per organ, in the order of `values`.
     """
-    counts = np.bincount(labels.ravel(), minlength=256)
     records = []
     for name, value in values.items():
-        voxels = int(counts[value])
-        # Organ by organ: weights for a whole large volume would be a float64 copy of it.
+        # Organ by organ: counting all at once would make a copy of eight bytes a voxel.
+        mask = labels == value
+        voxels = int(np.count_nonzero(mask))
         mean = None
         if confidence_levels is not None and voxels:
-            mean = float(confidence_levels[labels == value].mean(dtype=np.float64)) / 255
+            mean = float(confidence_levels[mask].mean(dtype=np.float64)) / 255
         records.append(OrganRecord(name, voxels, voxels * voxel_volume_ml, voxels > 0, mean))
     return records
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,15 @@ def _import_sam2() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads numbers like `1e-6` as OmegaConf does; plain YAML 1.1 takes them for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def _instantiate(node: Any) -> Any:
     """Turns a YAML tree with `_target_` entries into objects, innermost first."""
     if isinstance(node, list):
@@ -81,7 +91,7 @@ def network_config(name: str, *, image_size: int | None = None) -> dict[str, Any
         raise InputError(
             f'There is no backbone "{name}".', hint=f"Choose one of: compact, {', '.join(SAM2_CONFIGS)}."
         )
-    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    config: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)["model"]
     if image_size is not None:
         if image_size % 32 or image_size <= 0:
             raise InputError(f"The image size must be a multiple of 32, not {image_size}.")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from . import __version__
 from .devices import choose_device
-from .errors import InputError, OutputError
+from .errors import InputError
+from .files import require_writable
 from .geometry import to_canonical
 from .preview import PREVIEW_ENDINGS, write_preview
 from .progress import Progress, ProgressEvent
@@ -93,7 +94,6 @@ def segment_file(
     segments = [segment_for(name, value) for name, value in values.items()]
     with timer("write"):
         _tell(progress, "write")
-        write_segmentation(request.output, labels, volume.geometry, segments)
         if request.confidence is not None:
             write_scalar(request.confidence, segmentation.confidence, volume.geometry)
         if request.preview is not None:
@@ -101,6 +101,8 @@ def segment_file(
             write_preview(
                 request.preview, order.apply(normalise(volume)), order.apply(labels), order.geometry, segments
             )
+        # Last of the pictures: where it stands, they are complete too.
+        write_segmentation(request.output, labels, volume.geometry, segments)
     report = RunReport(
         program_version=__version__,
         inputs=[InputRecord.of(request.image, modality=volume.modality, geometry=volume.geometry)],
@@ -141,9 +143,10 @@ def _require_writable(request: SegmentRequest) -> None:
     if len(set(written)) < len(written):
         raise InputError("Two of the files to write have the same name.", hint="Give each a name of its own.")
     for path in written:
-        if not path.parent.is_dir():
-            raise OutputError(
-                f"There is no folder {path.parent}.", hint="Create it, or write somewhere else."
+        require_writable(path)
+        if path.resolve() == request.image.resolve():
+            raise InputError(
+                f"{path} is the image itself, which would be lost.", hint="Write to another file."
             )
 
 

@@ -151,13 +151,18 @@ class Segmenter:
             on_decoded: Called with (slice of the canonical stack, index of the organ, mask logits) as masks appear.
 
         Raises:
-            InputError: An organ is unknown to the prior, or the number of steps or samples is out of range.
+            InputError: An organ is unknown to the prior, or the steps, samples or seed are out of range.
             OutOfMemoryError: The device has too little memory.
         """
         options = options or SegmentOptions()
         organs = self._organ_indices(options.organs)
+        longest = self.prior.config.training_steps
+        if not 1 <= options.steps <= longest:
+            raise InputError(f"The number of sampling steps must be 1 to {longest}, not {options.steps}.")
         if options.samples < 1:
             raise InputError(f"The number of samples must be 1 or more, not {options.samples}.")
+        if not 0 <= options.seed < 2**32:
+            raise InputError(f"The seed must be 0 to {2**32 - 1}, not {options.seed}.")
         timer = StageTimer()
         with torch.inference_mode(), autocast(self.device), _memory_errors(self.device):
             with timer("encode"):

@@ -41,6 +41,7 @@ class TensorStore:
         try:
             self._file.seek(number * self._record * 2)
             self._file.write(flat.numpy().tobytes())
+            self._file.flush()
         except OSError as error:
             raise OutputError(
                 f"The temporary folder {tempfile.gettempdir()} cannot take the image features ({error.strerror}).",

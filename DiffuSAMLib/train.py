@@ -13,7 +13,10 @@ from .devices import choose_device
 from .errors import InputError
 from .prior import Prior, PriorConfig
 from .prior_files import PriorHeader
+from .procedural import ORGAN_NAMES
+from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent
+from .stack_pool import StackPool
 from .training import PriorTraining, SliceSampler, TrainingConfig
 from .weights import load_backbone, save_prior
 
@@ -28,6 +31,7 @@ def train_prior(
     backbone: str = "compact",
     image_size: int | None = None,
     kind: str = "diffusion",
+    procedural: int = 0,
     config: TrainingConfig | None = None,
     title: str = "",
     licence: str = "As the training data",
@@ -44,6 +48,7 @@ def train_prior(
         backbone: Name of the frozen backbone.
         image_size: Side of the slices; None takes the backbone's default.
         kind: "diffusion", or "regression" for the control without noise.
+        procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver.
         config: The recipe; None takes the default one.
         title: Name for people.
         licence: Licence of the weights.
@@ -52,12 +57,16 @@ def train_prior(
         progress: Called as training advances.
 
     Raises:
-        InputError: There are no cases or organs, an image or label map cannot be used, or an unfinished run is in
-            the way.
+        InputError: There are no cases or organs, an option is out of range, an image or label map cannot be used,
+            or an unfinished run is in the way.
         WeightsError: The backbone cannot be used.
         OutputError: The prior cannot be written.
     """
     config = config or TrainingConfig()
+    if config.iterations < 1 or (config.minutes is not None and config.minutes <= 0):
+        raise InputError("A training needs at least one iteration and more than 0 minutes.")
+    if config.seed < 0:
+        raise InputError(f"The seed must be 0 or more, not {config.seed}.")
     if output.suffix != ".safetensors":
         raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
     checkpoint = output.with_suffix(".training")
@@ -66,11 +75,15 @@ def train_prior(
             f"{checkpoint} holds an unfinished run.", hint="Go on with --resume, or delete it to start again."
         )
     named = [name for case in cases for name in case.label_names.values()]
-    chosen = tuple(organs or dict.fromkeys(named))
+    chosen = tuple(dict.fromkeys(organs or named))
     missing = [organ for organ in chosen if organ not in named]
     if missing or not chosen:
         raise InputError(
             f"No case has labels for: {', '.join(missing) or 'anything'}.", hint="Check the label names."
+        )
+    if procedural and not set(chosen) & set(ORGAN_NAMES.values()):
+        raise InputError(
+            f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.", hint="Add none of them."
         )
     loaded = load_backbone(backbone, image_size=image_size)
     network = loaded.backbone.to(choose_device(device))
@@ -79,12 +92,13 @@ def train_prior(
         stacks.append(load_stack(case, organs=chosen, size=network.image_size))
         if progress is not None:
             progress(ProgressEvent("read", number + 1, len(cases)))
+    stacks += procedural_stacks(procedural, organs=chosen, size=network.image_size)
     torch.manual_seed(config.seed)
     prior = Prior(PriorConfig.for_backbone(network, chosen, kind=kind)).to(network.device)
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(stacks, config, context=network.slice_context),
+        SliceSampler(StackPool(stacks), config, context=network.slice_context),
         config=config,
         checkpoint=checkpoint,
     )
@@ -99,6 +113,7 @@ def train_prior(
         licence=licence,
         training={
             "cases": [case.name for case in cases],
+            "procedural_abdomens": procedural,
             "recipe": config.to_dict(),
             "iterations": training.iteration,
             "minutes": round(training.seconds / 60, 1),

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from torch.nn import functional as F
 
 from .augmentation import IntensityAugmentation, SpatialAugmentation, sample_images, sample_labels
 from .backbones import Backbone, Memory, mask_to_logits
-from .datasets import LabelledStack
+from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .losses import mask_loss
 from .prior import Prior, empty_memory
 from .progress import Progress, ProgressEvent
 from .slices import as_channels
+from .stack_pool import StackPool
 
 logger = logging.getLogger(__name__)
 
@@ -81,18 +81,10 @@ class Batch:
 
 
 class SliceSampler:
-    """Draws augmented slices, organs evenly, modalities evenly."""
+    """Draws batches of augmented slices."""
 
-    def __init__(self, stacks: Sequence[LabelledStack], config: TrainingConfig, *, context: int) -> None:
-        self.config, self.context = config, context
-        self.modalities = [
-            [s for s in stacks if s.modality == m] for m in sorted({s.modality for s in stacks})
-        ]
-        self.images = {id(stack): stack.images() for stack in stacks}
-        self.showing = {
-            id(stack): [np.flatnonzero((stack.labels == v).any((1, 2))) for v in np.unique(stack.labels) if v]
-            for stack in stacks
-        }
+    def __init__(self, pool: StackPool, config: TrainingConfig, *, context: int) -> None:
+        self.pool, self.config, self.context = pool, config, context
         self.seek(0)
 
     def seek(self, iteration: int) -> None:
@@ -103,15 +95,9 @@ class SliceSampler:
     def draw(self) -> Batch:
         images, labels, known = [], [], []
         for _ in range(self.config.batch):
-            group = self.modalities[self.rng.integers(len(self.modalities))]
-            stack = group[self.rng.integers(len(group))]
-            numbers = np.arange(len(stack.slices))
-            if self.rng.random() < 0.6:
-                organs = self.showing[id(stack)]
-                numbers = organs[self.rng.integers(len(organs))]
-            number = int(self.rng.choice(numbers))
+            stack, number = self.pool.draw(self.rng, organ_share=0.6)
             images.append(
-                as_channels(self.images[id(stack)], torch.tensor([number]), context=self.context)[0]
+                as_channels(self.pool.images(stack), torch.tensor([number]), context=self.context)[0]
             )
             labels.append(torch.from_numpy(stack.labels[number].astype(np.int64)))
             known.append(torch.from_numpy(stack.known))
@@ -134,7 +120,7 @@ class PriorTraining:
         backbone: Frozen, on the same device.
         sampler: Where slices come from.
         config: The recipe.
-        checkpoint: File that the run is saved to every two minutes and resumes from.
+        checkpoint: File that the run is saved to every two minutes and when interrupted, and resumes from.
     """
 
     def __init__(
@@ -155,24 +141,43 @@ class PriorTraining:
         self.iteration = 0
         self.seconds = 0.0
         self.losses: list[dict[str, float]] = []
+        self._whole = True
 
     def run(self, progress: Progress | None = None) -> dict[str, Tensor]:
         """Trains to the end of the recipe.
 
         Returns:
             The averaged weights.
+
+        Raises:
+            InputError: The checkpoint is damaged or of another run.
+            OutputError: The checkpoint cannot be written.
         """
         if self.checkpoint.exists():
             self._resume()
         else:
             self._measure_latents()
+        try:
+            self._iterate(progress)
+        except KeyboardInterrupt:
+            # Half an update is not worth keeping: the last checkpoint is.
+            if self._whole:
+                self._save()
+            raise
+        self._save()
+        return self.averaged
+
+    def _iterate(self, progress: Progress | None) -> None:
         saved = time.monotonic()
         while self._part() < 1:
             started = time.monotonic()
-            losses = self._step()
+            losses = self._gradients()
+            self._whole = False
+            self._update()
             self.iteration += 1
             self.seconds += time.monotonic() - started
             self.losses.append(losses)
+            self._whole = True
             if progress is not None:
                 progress(ProgressEvent("train", self.iteration, self.config.iterations))
             if self.iteration % 50 == 0:
@@ -182,8 +187,6 @@ class PriorTraining:
             if time.monotonic() - saved > 110:
                 self._save()
                 saved = time.monotonic()
-        self._save()
-        return self.averaged
 
     def _part(self) -> float:
         """How much of the run is done, 0 to 1."""
@@ -227,7 +230,8 @@ class PriorTraining:
         empty = empty_memory(self.backbone, features)[rows]
         return self.prior.to_latent(memory, empty), empty, rows, organs, features
 
-    def _step(self) -> dict[str, float]:
+    def _gradients(self) -> dict[str, float]:
+        """Draws a batch and computes its losses and their gradients."""
         config, scheduler = self.config, self.prior.scheduler
         self.sampler.seek(self.iteration)
         rate = (
@@ -263,17 +267,18 @@ class PriorTraining:
         }
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(self.prior.parameters(), 1.0)
-        self.optimizer.step()
-        decay = min(config.average, (self.iteration + 1) / (self.iteration + 10))
-        for name, value in self.prior.state_dict().items():
-            self.averaged[name].lerp_(value, 1 - decay)
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    def _update(self) -> None:
+        nn.utils.clip_grad_norm_(self.prior.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(self.config.average, (self.iteration + 1) / (self.iteration + 10))
+        for name, value in self.prior.state_dict().items():
+            self.averaged[name].lerp_(value, 1 - decay)
+
     def _save(self) -> None:
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoint.with_suffix(".part")
-        torch.save(
+        write_checkpoint(
+            self.checkpoint,
             {
                 "prior": self.prior.state_dict(),
                 "averaged": self.averaged,
@@ -282,15 +287,16 @@ class PriorTraining:
                 "seconds": self.seconds,
                 "losses": json.dumps(self.losses),
             },
-            temporary,
         )
-        temporary.replace(self.checkpoint)
 
     def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True, map_location=self.backbone.device)
-        self.prior.load_state_dict(state["prior"])
-        self.averaged = state["averaged"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.iteration, self.seconds = state["iteration"], state["seconds"]
-        self.losses = json.loads(state["losses"])
+        state = read_checkpoint(self.checkpoint, device=self.backbone.device)
+        try:
+            self.prior.load_state_dict(state["prior"])
+            self.averaged = state["averaged"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.iteration, self.seconds = state["iteration"], state["seconds"]
+            self.losses = json.loads(state["losses"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise other_run_error(self.checkpoint) from error
         logger.info("Resumed at iteration %d, %.1f minutes.", self.iteration, self.seconds / 60)

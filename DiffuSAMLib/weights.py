@@ -138,7 +138,23 @@ def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = Non
             f"The prior {header.name} was made for other weights of the backbone {header.backbone.name}.",
             hint="Use the backbone weights it was trained with, or train the prior again.",
         )
-    prior = Prior(PriorConfig.from_dict(header.config))
+    try:
+        config = PriorConfig.from_dict(header.config)
+        prior = Prior(config)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"{path} describes a network that this version cannot build.", hint="Download or train it again."
+        ) from error
+    network = backbone.backbone
+    fits = (config.memory_channels, config.feature_channels) == (
+        network.memory_shape[0],
+        network.feature_channels,
+    )
+    if not fits or config.organs != tuple(label.name for label in header.labels):
+        raise WeightsError(
+            f"The header of {path} contradicts itself: its network, labels and backbone do not belong together.",
+            hint="Download or train it again.",
+        )
     try:
         prior.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True)
     except RuntimeError as error:

@@ -42,7 +42,7 @@ def report(tmp_path: Path) -> RunReport:
             labels,
             {"spleen": 1, "liver": 4},
             voxel_volume_ml=0.02,
-            confidence=np.full((2, 3, 4), 0.75, np.float16),
+            confidence_levels=np.full((2, 3, 4), 204, np.uint8),
         ),
         peak_memory_mb=peak_memory_mb(),
     )
@@ -67,7 +67,7 @@ def test_a_report_on_disk_holds_all_that_was_put_in(report: RunReport, tmp_path:
 def test_organs_are_counted_measured_and_missed(report: RunReport) -> None:
     spleen, liver = report.to_json()["organs"]
     assert spleen["volume_ml"] == pytest.approx(12 * 0.02)
-    assert (spleen["voxels"], spleen["present"], spleen["mean_confidence"]) == (12, True, 0.75)
+    assert (spleen["voxels"], spleen["present"], spleen["mean_confidence"]) == (12, True, 0.8)
     assert (liver["voxels"], liver["present"], liver["mean_confidence"]) == (0, False, None)
 
 

@@ -51,7 +51,9 @@ def main() -> None:
     for name in ("BTCV", "CHAOS"):
         cases = development_cases(name)
         refuse_overlap(loaded.training_cases, [case.name for case in cases])
-        dice: dict[str, dict[str, list[float]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+        dice: dict[str, dict[str, list[float]]] = collections.defaultdict(
+            lambda: collections.defaultdict(list)
+        )
         for case in cases:
             stack = load_stack(case, organs=ORGANS, size=loaded.backbone.image_size)
             slices, labels = stack.images(), torch.from_numpy(stack.labels)
@@ -61,7 +63,10 @@ def main() -> None:
                         carried_dice(loaded.backbone, slices, labels == value, step=step)
                     )
         result[name] = {
-            kind: {**{o: float(np.nanmean(v)) for o, v in d.items()}, "mean": float(np.nanmean(list(d.values())))}
+            kind: {
+                **{o: float(np.nanmean(v)) for o, v in d.items()},
+                "mean": float(np.nanmean(list(d.values()))),
+            }
             for kind, d in dice.items()
         }
         print(name, result[name])

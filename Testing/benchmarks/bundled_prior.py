@@ -29,7 +29,8 @@ def main() -> None:
             result.setdefault(name, {})[variant] = evaluation.to_json()
             print(f"{name} {variant}: {evaluation.mean():.3f}\n{evaluation.table()}", flush=True)
     write_result(
-        arguments.name, {"prior_sha256": loaded.sha256, "backbone_sha256": loaded.backbone.sha256, "sets": result}
+        arguments.name,
+        {"prior_sha256": loaded.sha256, "backbone_sha256": loaded.backbone.sha256, "sets": result},
     )
 
 

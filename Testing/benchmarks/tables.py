@@ -44,7 +44,15 @@ def prior_scores(result: dict[str, Any]) -> str:
                     number(summary["mean"]["dice_z_cropped"]),
                 ]
             )
-    heads = ["development cases", "variant", *ORGANS, "mean Dice ± SD", "NSD 3 mm", "HD95 mm", "Dice, z-cropped"]
+    heads = [
+        "development cases",
+        "variant",
+        *ORGANS,
+        "mean Dice ± SD",
+        "NSD 3 mm",
+        "HD95 mm",
+        "Dice, z-cropped",
+    ]
     return table(heads, rows)
 
 

@@ -1,0 +1,54 @@
+"""The state of an unfinished training run on disk."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import InputError
+from .files import atomic_path, output_error
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes tensors, numbers and texts; an earlier checkpoint stays until the new one is complete.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    # By way of memory, because torch reports a full disk as an error of its own kind.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:
+    """Reads what `write_checkpoint` wrote, without running any code that the file may hold.
+
+    Raises:
+        InputError: The file is damaged or something else.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location=device)
+    except Exception as error:  # torch raises a different class for every kind of damage
+        raise InputError(
+            f"{path} holds no run that can be resumed.", hint="Delete it to start again."
+        ) from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path} holds no run that can be resumed.", hint="Delete it to start again.")
+    return state
+
+
+def other_run_error(path: Path) -> InputError:
+    """A checkpoint whose contents do not fit the run that would resume from it."""
+    return InputError(
+        f"{path} holds an unfinished run with other organs or another network.",
+        hint="Resume with the options it was started with, or delete it to start again.",
+    )

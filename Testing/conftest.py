@@ -1,0 +1,58 @@
+"""Fixtures that several test files share: the real networks, small, with seeded random weights."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+import torch
+from torch import nn
+
+from DiffuSAMLib.backbones import Backbone
+from DiffuSAMLib.prior import Prior, PriorConfig
+
+
+@torch.no_grad()
+def fill_with_random_weights(network: nn.Module, *, seed: int) -> None:
+    """Gives every parameter a say.
+
+    Fresh networks start with encodings near zero and layer scales of 1e-6, so much of what a trained network
+    does would pass through a comparison unnoticed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+        for name, tensor in own:
+            values = torch.randn(tensor.shape, generator=generator)
+            if "Norm" in type(module).__name__:
+                values = 0.1 * values + (name == "weight")
+            elif isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                values *= 0.1 if name == "bias" else tensor[0].numel() ** -0.5
+            tensor.copy_(values)
+
+
+def random_backbone(name: str, *, image_size: int, seed: int = 0) -> Backbone:
+    backbone = Backbone(name, image_size=image_size)
+    fill_with_random_weights(backbone.network, seed=seed)
+    return backbone.freeze()
+
+
+@pytest.fixture(scope="session")
+def a_compact_backbone() -> Backbone:
+    """At 64 px, so that memories are 4 x 4."""
+    return random_backbone("compact", image_size=64)
+
+
+@pytest.fixture(scope="session")
+def a_sam21_tiny_backbone() -> Backbone:
+    """Meta's architecture at 256 px."""
+    return random_backbone("sam2.1_tiny", image_size=256)
+
+
+@pytest.fixture
+def a_small_prior(a_compact_backbone: Backbone) -> Prior:
+    torch.manual_seed(0)
+    config = PriorConfig.for_backbone(
+        a_compact_backbone, ("spleen", "liver"), width=(16, 32), condition_width=(16, 32)
+    )
+    return Prior(config).eval()

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import (
+    EVERYWHERE,
+    ORGANS,
+    Installation,
+    files_in,
+    install_random_weights,
+    read_array,
+    small_abdomen,
+    write_case,
+)
+from PIL import Image
+
+from DiffuSAMLib.errors import InputError, OutputError
+from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.labelmaps import read_labelmap
+from DiffuSAMLib.progress import ProgressEvent
+from DiffuSAMLib.segment_file import SegmentRequest, label_values, segment_file
+from DiffuSAMLib.segmenter import Segmenter, SegmentOptions
+from DiffuSAMLib.volumes import read_volume
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return install_random_weights(tmp_path_factory.mktemp("installed") / "Resources")
+
+
+@pytest.fixture(autouse=True)
+def _use_random_weights(installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installation.use(monkeypatch, tmp_path / "cache")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    write_case(tmp_path, "abdomen", small_abdomen())
+    return tmp_path / "images" / "abdomen.nii.gz"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def test_all_files_of_a_request_are_written(image: Path, out: Path, installation: Installation) -> None:
+    stages: list[str] = []
+
+    def listen(event: ProgressEvent) -> None:
+        stages.append(event.stage)
+
+    request = SegmentRequest(
+        image,
+        out / "labels.seg.nrrd",
+        device="cpu",
+        confidence=out / "confidence.nii.gz",
+        report=out / "report.json",
+        preview=out / "preview.png",
+        options=EVERYWHERE,
+    )
+    report = segment_file(request, progress=listen)
+    assert set(files_in(out)) == {"labels.seg.nrrd", "confidence.nii.gz", "report.json", "preview.png"}
+    assert list(dict.fromkeys(stages)) == ["read", "load", "encode", "generate", "propagate", "write"]
+
+    written = json.loads((out / "report.json").read_text(encoding="ascii"))
+    assert written == report.to_json()
+    assert written["inputs"][0]["sha256"] == sha256_of(image)
+    assert written["prior"] == {"name": "abdomen-prior", "sha256": sha256_of(installation.prior)}
+    assert written["backbone"] == {"name": "compact", "sha256": sha256_of(installation.backbone)}
+    assert written["options"]["steps"] == 2
+    assert set(written["timings"]) >= {"read", "load", "encode", "generate", "propagate", "resample", "write"}
+
+    labels = read_labelmap(out / "labels.seg.nrrd")
+    volume = read_volume(image)
+    assert labels.geometry.shape == volume.geometry.shape
+    np.testing.assert_allclose(labels.geometry.matrix, volume.geometry.matrix, atol=1e-4)
+    assert labels.names == dict(enumerate(ORGANS, start=1))
+    for record, value in zip(written["organs"], labels.names, strict=True):
+        voxels = int((labels.array == value).sum())
+        assert record["voxels"] == voxels
+        assert record["volume_ml"] == pytest.approx(voxels * 3.5 * 3.5 * 20 / 1000)
+
+    confidence = read_array(out / "confidence.nii.gz")
+    assert confidence.shape == labels.array.shape
+    assert confidence.min() >= 0.5
+    assert confidence.max() <= 1
+    with Image.open(out / "preview.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+
+
+def test_the_file_and_the_library_give_the_same_labels(
+    image: Path, out: Path, installation: Installation
+) -> None:
+    segment_file(SegmentRequest(image, out / "labels.nrrd", device="cpu", options=EVERYWHERE))
+    loaded = installation.load()
+    found = Segmenter(loaded.backbone.backbone, loaded.prior).segment(read_volume(image), EVERYWHERE)
+    np.testing.assert_array_equal(read_array(out / "labels.nrrd"), found.labels)
+
+
+def test_labels_have_the_numbers_of_the_prior_whatever_is_asked_for(image: Path, out: Path) -> None:
+    options = SegmentOptions(organs=("liver", "right kidney"), propagation=EVERYWHERE.propagation)
+    report = segment_file(SegmentRequest(image, out / "labels.nii.gz", device="cpu", options=options))
+    assert [organ.name for organ in report.organs] == ["right kidney", "liver"]
+    assert set(np.unique(read_array(out / "labels.nii.gz"))) == {0, 2, 4}
+
+
+def test_label_values_come_from_the_header(installation: Installation) -> None:
+    loaded = installation.load()
+    segmenter = Segmenter(loaded.backbone.backbone, loaded.prior)
+    found = segmenter.segment(small_abdomen().volume, SegmentOptions(organs=("liver",)))
+    assert label_values(loaded, found) == {"liver": 4}
+
+
+def test_a_modality_that_is_given_is_used(image: Path, out: Path) -> None:
+    report = segment_file(SegmentRequest(image, out / "labels.mha", device="cpu", modality="MR"))
+    assert report.inputs[0].modality == "MR"
+
+
+def test_two_files_of_one_name_are_refused(image: Path, out: Path) -> None:
+    same = out / "labels.nii.gz"
+    with pytest.raises(InputError, match="same name"):
+        segment_file(SegmentRequest(image, same, confidence=same))
+
+
+def test_the_image_is_never_overwritten(image: Path) -> None:
+    before = image.read_bytes()
+    for request in (
+        SegmentRequest(image, image),
+        SegmentRequest(image, image.parent / ".." / "images" / image.name),
+        SegmentRequest(image, image.with_name("x.nrrd"), confidence=image),
+    ):
+        with pytest.raises(InputError, match="the image itself"):
+            segment_file(request)
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("which", ["output", "confidence", "report", "preview"])
+def test_a_missing_folder_is_found_before_the_image_is_read(image: Path, out: Path, which: str) -> None:
+    names = {
+        "output": "a.nii.gz",
+        "confidence": "b.nii.gz",
+        "report": "c.json",
+        "preview": "d.png",
+    }
+    paths = {key: out / ("nowhere" if key == which else "") / name for key, name in names.items()}
+    stages: list[ProgressEvent] = []
+    with pytest.raises(OutputError, match="no folder"):
+        segment_file(SegmentRequest(image, **paths), progress=stages.append)
+    assert not stages
+    assert not files_in(out)

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import gc
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cases import EVERYWHERE, ORGANS, SIZE, finding_segmenter, reordered, restored, small_abdomen
+
+from DiffuSAMLib.backbones import ImageFeatures
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.progress import ProgressEvent
+from DiffuSAMLib.propagation import PropagationConfig
+from DiffuSAMLib.segmenter import EncodedVolume, Segmentation, Segmenter, SegmentOptions
+from DiffuSAMLib.volumes import Volume
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return finding_segmenter()
+
+
+@pytest.fixture(scope="module")
+def volume() -> Volume:
+    """Four slices, non-square, of different spacing along all axes."""
+    abdomen = small_abdomen().volume
+    matrix = abdomen.geometry.matrix @ np.diag([1.0, 1.1, 1.0, 1.0])
+    return Volume(abdomen.array[3:7, 8:88], Geometry((4, 80, 96), matrix), "CT", "cropped abdomen")
+
+
+@pytest.fixture(scope="module")
+def expected(segmenter: Segmenter, volume: Volume) -> Segmentation:
+    return segmenter.segment(volume, EVERYWHERE)
+
+
+def test_the_labels_lie_on_the_grid_of_the_input(expected: Segmentation, volume: Volume) -> None:
+    assert expected.labels.shape == expected.confidence.shape == volume.array.shape
+    assert expected.labels.dtype == np.uint8
+    assert expected.geometry == volume.geometry
+    assert expected.organs == ORGANS
+
+
+def test_random_weights_find_several_organs(expected: Segmentation) -> None:
+    """Without this, the comparisons of the other tests would compare nothing."""
+    assert len(np.unique(expected.labels)) >= 3
+    assert 0.5 <= expected.confidence.min() < expected.confidence.max() <= 1
+
+
+ALL_ORDERS = [
+    (axes, flips)
+    for axes in itertools.permutations((0, 1, 2))
+    for flips in itertools.product((False, True), repeat=3)
+]
+
+
+@pytest.mark.parametrize(("axes", "flips"), ALL_ORDERS[1::7] + [ALL_ORDERS[-1]])
+def test_the_axis_order_of_the_file_does_not_matter(
+    segmenter: Segmenter, volume: Volume, expected: Segmentation, axes: tuple, flips: tuple
+) -> None:
+    other = reordered(volume, axes, flips)
+    found = segmenter.segment(other, EVERYWHERE)
+    assert found.labels.shape == other.array.shape
+    np.testing.assert_array_equal(restored(found.labels, axes, flips), expected.labels)
+    np.testing.assert_array_equal(restored(found.confidence, axes, flips), expected.confidence)
+
+
+def test_all_48_axis_orders_make_the_same_slices(segmenter: Segmenter, volume: Volume) -> None:
+    """What the network sees is the same, so what it says is too."""
+    reference = EncodedVolume(volume, segmenter.backbone)
+    stack = reference.order.apply(volume.array)
+    for axes, flips in ALL_ORDERS:
+        encoded = EncodedVolume(reordered(volume, axes, flips), segmenter.backbone)
+        np.testing.assert_array_equal(encoded.order.apply(encoded.volume.array), stack)
+        assert encoded.grid == reference.grid
+
+
+def turned(volume: Volume, degrees: float) -> Volume:
+    """The volume with its grid turned about the patient's long axis and then tilted."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, c, -s], [0, s, c]]
+    )
+    return replace(volume, geometry=Geometry(volume.geometry.shape, matrix @ volume.geometry.matrix))
+
+
+def test_an_oblique_volume_is_segmented_in_its_own_planes(
+    segmenter: Segmenter, volume: Volume, expected: Segmentation
+) -> None:
+    oblique = turned(volume, 20)
+    found = segmenter.segment(oblique, EVERYWHERE)
+    assert found.geometry == oblique.geometry
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_a_left_handed_volume_keeps_its_sides(
+    segmenter: Segmenter, volume: Volume, expected: Segmentation
+) -> None:
+    flips = (False, False, True)
+    mirrored = reordered(volume, (0, 1, 2), flips)
+    assert np.linalg.det(mirrored.geometry.direction) < 0
+    found = segmenter.segment(mirrored, EVERYWHERE)
+    np.testing.assert_array_equal(restored(found.labels, (0, 1, 2), flips), expected.labels)
+
+
+def test_one_slice_is_enough(segmenter: Segmenter, volume: Volume) -> None:
+    single = replace(volume, array=volume.array[1:2], geometry=Geometry((1, 80, 96), volume.geometry.matrix))
+    found = segmenter.segment(single, EVERYWHERE)
+    assert found.labels.shape == (1, 80, 96)
+    assert found.labels.any()
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 300), (1, 300, 31), (1, 7, 5), (9, 64, 64), (2, 1, 40)])
+def test_any_size_of_slice_is_taken(segmenter: Segmenter, shape: tuple[int, int, int]) -> None:
+    array = np.random.default_rng(0).normal(50, 60, shape).astype(np.float32)
+    geometry = Geometry(shape, np.diag([1.0, 1.0, 5.0, 1.0]))
+    found = segmenter.segment(Volume(array, geometry, "CT", "noise"), EVERYWHERE)
+    assert found.labels.shape == shape
+
+
+class CountedEncodings:
+    """How many slices the backbone is given."""
+
+    def __init__(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.slices = 0
+        encode = segmenter.backbone.encode_image
+
+        def counted(images: torch.Tensor) -> ImageFeatures:
+            self.slices += len(images)
+            return encode(images)
+
+        monkeypatch.setattr(segmenter.backbone, "encode_image", counted)
+
+
+def test_an_encoded_volume_is_not_encoded_again(
+    segmenter: Segmenter, volume: Volume, expected: Segmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = CountedEncodings(segmenter, monkeypatch)
+    encoded = EncodedVolume(volume, segmenter.backbone)
+    first = segmenter.segment(volume, EVERYWHERE, encoded=encoded)
+    assert counted.slices == len(volume.array)
+    second = segmenter.segment(volume, EVERYWHERE, encoded=encoded)
+    assert counted.slices == len(volume.array)
+    for found in (first, second):
+        np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_every_slice_is_encoded_once_for_all_organs_and_samples(
+    segmenter: Segmenter, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = CountedEncodings(segmenter, monkeypatch)
+    segmenter.segment(volume, replace(EVERYWHERE, samples=2))
+    assert counted.slices == len(volume.array)
+
+
+def live_tensor_bytes() -> int:
+    return sum(o.numel() * o.element_size() for o in gc.get_objects() if issubclass(type(o), torch.Tensor))
+
+
+def test_features_lie_on_disk_not_in_memory(segmenter: Segmenter) -> None:
+    """Of a volume of any length only a chunk of features is held at a time."""
+    short = small_abdomen().volume
+    array = np.tile(short.array, (4, 1, 1))
+    long = replace(short, array=array, geometry=Geometry((40, 96, 96), short.geometry.matrix))
+    encoded = EncodedVolume(long, segmenter.backbone)
+    held: list[int] = []
+    with torch.inference_mode():
+        encoded.encode(lambda done, total: held.append(live_tensor_bytes()))
+    fine, middle, coarse = segmenter.backbone.feature_channels
+    record = 2 * (fine * (SIZE // 4) ** 2 + middle * (SIZE // 8) ** 2 + coarse * (SIZE // 16) ** 2)
+    assert encoded.store._file.seek(0, 2) == record * len(array)
+    assert len(held) == 5
+    assert max(held) - held[0] < 2 * record
+
+
+def test_fewer_organs_are_decoded_as_if_alone(segmenter: Segmenter, volume: Volume) -> None:
+    """An organ's mask does not depend on which others are asked for."""
+    masks: dict[int, torch.Tensor] = {}
+    for organs in (("liver",), ("spleen", "liver")):
+        decoded: dict[tuple[int, int], torch.Tensor] = {}
+        segmenter.segment(
+            volume,
+            replace(EVERYWHERE, organs=organs),
+            on_decoded=lambda number, organ, mask, into=decoded: into.__setitem__((number, organ), mask),
+        )
+        for number in range(len(volume.array)):
+            mask = decoded[number, organs.index("liver")]
+            torch.testing.assert_close(masks.setdefault(number, mask), mask, atol=1e-3, rtol=1e-3)
+
+
+def test_a_choice_of_organs_is_numbered_in_the_order_of_the_prior(
+    segmenter: Segmenter, volume: Volume
+) -> None:
+    found = segmenter.segment(volume, replace(EVERYWHERE, organs=("liver", "spleen")))
+    assert found.organs == ("spleen", "liver")
+    assert set(np.unique(found.labels)) <= {0, 1, 2}
+
+
+def test_the_same_seed_gives_the_same_and_another_seed_something_else(
+    segmenter: Segmenter, volume: Volume, expected: Segmentation
+) -> None:
+    again = segmenter.segment(volume, EVERYWHERE)
+    other = segmenter.segment(volume, replace(EVERYWHERE, seed=1))
+    np.testing.assert_array_equal(again.confidence, expected.confidence)
+    assert (other.confidence_levels != expected.confidence_levels).any()
+
+
+def test_several_samples_and_the_ablation_run(segmenter: Segmenter, volume: Volume) -> None:
+    alone = PropagationConfig(three_d=False, presence=0.0)
+    found = segmenter.segment(volume, replace(EVERYWHERE, samples=2, propagation=alone))
+    assert found.labels.shape == volume.array.shape
+
+
+def test_an_organ_that_is_never_present_stays_absent(segmenter: Segmenter, volume: Volume) -> None:
+    nowhere = replace(EVERYWHERE, propagation=PropagationConfig(presence=1.1))
+    found = segmenter.segment(volume, nowhere)
+    assert not found.labels.any()
+    assert (found.confidence > 0.99).all()
+
+
+def test_progress_tells_of_every_stage_up_to_its_end(segmenter: Segmenter, volume: Volume) -> None:
+    events: list[ProgressEvent] = []
+    segmenter.segment(volume, EVERYWHERE, progress=events.append)
+    stages = list(dict.fromkeys(event.stage for event in events))
+    assert stages == ["encode", "generate", "propagate"]
+    for stage in stages:
+        own = [event for event in events if event.stage == stage]
+        assert [event.done for event in own] == sorted(event.done for event in own)
+        assert own[-1].done == own[-1].total
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (SegmentOptions(organs=("pancreas", "liver")), "does not know pancreas"),
+        (SegmentOptions(steps=0), "1 to 1000, not 0"),
+        (SegmentOptions(steps=1001), "1 to 1000, not 1001"),
+        (SegmentOptions(samples=0), "1 or more, not 0"),
+        (SegmentOptions(seed=-1), "seed must be 0"),
+        (SegmentOptions(seed=2**70), "seed must be 0"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_encoded(
+    segmenter: Segmenter,
+    volume: Volume,
+    options: SegmentOptions,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = CountedEncodings(segmenter, monkeypatch)
+    with pytest.raises(InputError, match=message):
+        segmenter.segment(volume, options)
+    assert counted.slices == 0
