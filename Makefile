@@ -38,6 +38,7 @@ benchmark: export OMP_WAIT_POLICY = PASSIVE
 benchmark: $(READY)
 	$(BIN)/python Testing/benchmarks/backbone_quality.py
 	$(BIN)/python Testing/benchmarks/bundled_prior.py
+	$(BIN)/python Testing/benchmarks/fewshot_ct.py
 	$(BIN)/python Testing/benchmarks/speed.py --sam21
 	$(BIN)/python Testing/benchmarks/tables.py
 

@@ -66,7 +66,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Pointer:
-    """An object pointer `(b, c)` and its signed distance in slices (0: this slice)."""
+    """An object pointer `(b, c)` and its signed distance in slices (0: this slice).
+
+    SAM2 scales distances to the length of the video where that is below 16 frames; ours always to 16.
+    """
 
     features: Tensor
     distance: int = 0

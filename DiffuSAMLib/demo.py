@@ -33,15 +33,16 @@ def run_demo(folder: Path, *, progress: Progress | None = None) -> str:
     abdomen = make_abdomen(DEMO_SEED)
     image = folder / "abdomen.nii.gz"
     write_scalar(image, abdomen.volume.array, abdomen.volume.geometry)
+    output = folder / "abdomen.seg.nrrd"
     request = SegmentRequest(
         image=image,
-        output=folder / "abdomen.seg.nrrd",
+        output=output,
         device="cpu",
         report=folder / "report.json",
         preview=folder / "preview.png",
     )
     report = segment_file(request, progress=progress)
-    found = read_labelmap(request.output)
+    found = read_labelmap(output)
     values = {name: value for value, name in found.names.items()}
     truth = np.zeros_like(found.array)
     for value, name in abdomen.labels.names.items():

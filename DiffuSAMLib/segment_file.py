@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from . import __version__
 from .devices import choose_device
 from .errors import InputError
-from .files import require_writable
+from .files import require_writable, sha256_of
 from .geometry import to_canonical
+from .live_labels import LiveLabels
 from .preview import PREVIEW_ENDINGS, write_preview
 from .progress import Progress, ProgressEvent
 from .run_report import (
@@ -32,10 +34,10 @@ from .segmentation_files import (
     write_scalar,
     write_segmentation,
 )
-from .segmenter import Segmentation, Segmenter, SegmentOptions
+from .segmenter import EncodedVolume, Segmentation, Segmenter, SegmentOptions
 from .terminology import segment_for
-from .volumes import normalise, read_volume
-from .weights import LoadedPrior, load_prior
+from .volumes import Volume, normalise, read_volume
+from .weights import LoadedPrior, load_prior, prior_path
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class SegmentRequest:
 
     Attributes:
         image: NIfTI, NRRD or MetaImage file, or DICOM folder.
-        output: Ends in `.nii.gz`, `.nii`, `.nrrd`, `.mha` or `.seg.nrrd`.
+        output: Ends in `.nii.gz`, `.nii`, `.nrrd`, `.mha` or `.seg.nrrd`; None writes no file.
         prior: Name in the catalogue, or path of a prior file.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         modality: "CT" or "MR"; None asks the file.
@@ -54,7 +56,7 @@ class SegmentRequest:
     """
 
     image: Path
-    output: Path
+    output: Path | None = None
     prior: str = "abdomen"
     device: str = "auto"
     modality: str | None = None
@@ -78,52 +80,153 @@ def segment_file(
         WeightsError: The prior or its backbone cannot be used.
         OutputError: A file cannot be written.
     """
-    _require_writable(request)
-    timer = StageTimer()
-    device = choose_device(request.device)
-    with timer("read"):
-        _tell(progress, "read")
+    return FileSegmenter().segment(request, progress=progress, on_decoded=on_decoded)
+
+
+@dataclass
+class _ReadImage:
+    """An image as it was read, and its features once they are there."""
+
+    volume: Volume
+    sha256: str
+    modality: str | None
+    series: str | None
+    encoded: EncodedVolume | None = None
+    backbone: tuple[str, int, str] | None = None
+
+
+class FileSegmenter:
+    """Segments images one after another, and keeps the last prior and the last image's features.
+
+    What is kept is used again only while the files have the same content, so a second run with other organs
+    neither loads nor encodes.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: LoadedPrior | None = None
+        self._segmenter: Segmenter | None = None
+        self._image: _ReadImage | None = None
+
+    def segment(
+        self,
+        request: SegmentRequest,
+        *,
+        progress: Progress | None = None,
+        on_decoded: Callable[[int, int, Tensor], None] | None = None,
+        live: LiveLabels | None = None,
+    ) -> RunReport:
+        """As `segment_file`; `live` is filled as masks appear, and holds the final labels on return."""
+        _require_writable(request)
+        timer = StageTimer()
+        device = choose_device(request.device)
+        with timer("read"):
+            _tell(progress, "read")
+            image = self._read(request)
+        with timer("load"):
+            _tell(progress, "load")
+            loaded, segmenter = self._load(request.prior, device)
+        volume = image.volume
+        encoded = self._encoded(image, loaded, segmenter)
+        if live is not None:
+            wanted = request.options.organs
+            labels_of = {x.name: x.value for x in loaded.header.labels if wanted is None or x.name in wanted}
+            live.begin(encoded, labels_of)
+        segmentation = segmenter.segment(
+            volume,
+            request.options,
+            encoded=encoded,
+            progress=progress,
+            on_decoded=_both(on_decoded, live),
+        )
+        values = label_values(loaded, segmentation)
+        labels = np.array([0, *values.values()], np.uint8)[segmentation.labels]
+        segments = [segment_for(name, value) for name, value in values.items()]
+        with timer("write"):
+            _tell(progress, "write")
+            if live is not None:
+                live.finish(labels)
+            if request.confidence is not None:
+                write_scalar(request.confidence, segmentation.confidence, volume.geometry)
+            if request.preview is not None:
+                order = to_canonical(volume.geometry)
+                write_preview(
+                    request.preview,
+                    order.apply(normalise(volume)),
+                    order.apply(labels),
+                    order.geometry,
+                    segments,
+                )
+            # Last of the pictures: where it stands, they are complete too.
+            if request.output is not None:
+                write_segmentation(request.output, labels, volume.geometry, segments)
+        z, y, x = volume.geometry.shape
+        matrix = volume.geometry.matrix.tolist()
+        report = RunReport(
+            program_version=__version__,
+            inputs=[InputRecord(request.image, image.sha256, volume.modality, (z, y, x), matrix)],
+            prior=WeightsRecord(loaded.header.name, loaded.sha256),
+            backbone=WeightsRecord(loaded.header.backbone.name, loaded.backbone.sha256),
+            seed=request.options.seed,
+            device=device,
+            options=asdict(request.options),
+            # Features that were kept cost nothing.
+            timings={"encode": 0.0, **timer.seconds, **segmentation.seconds},
+            organs=organ_records(
+                labels,
+                values,
+                voxel_volume_ml=volume.geometry.voxel_volume_ml,
+                confidence_levels=segmentation.confidence_levels,
+            ),
+            peak_memory_mb=peak_memory_mb(),
+            cuda_peak_memory_mb=cuda_peak_memory_mb(device),
+        )
+        if request.report is not None:
+            report.write(request.report)
+        return report
+
+    def _read(self, request: SegmentRequest) -> _ReadImage:
+        kept = self._image
+        if (
+            kept is not None
+            and (kept.modality, kept.series) == (request.modality, request.series)
+            and request.image.exists()
+            and sha256_of(request.image) == kept.sha256
+        ):
+            return kept
+        self._image = None
         volume = read_volume(request.image, modality=request.modality, series=request.series)
-    with timer("load"):
-        _tell(progress, "load")
-        loaded = load_prior(request.prior)
-        segmenter = Segmenter(loaded.backbone.backbone, loaded.prior, device=device)
-    segmentation = segmenter.segment(volume, request.options, progress=progress, on_decoded=on_decoded)
-    values = label_values(loaded, segmentation)
-    labels = np.array([0, *values.values()], np.uint8)[segmentation.labels]
-    segments = [segment_for(name, value) for name, value in values.items()]
-    with timer("write"):
-        _tell(progress, "write")
-        if request.confidence is not None:
-            write_scalar(request.confidence, segmentation.confidence, volume.geometry)
-        if request.preview is not None:
-            order = to_canonical(volume.geometry)
-            write_preview(
-                request.preview, order.apply(normalise(volume)), order.apply(labels), order.geometry, segments
-            )
-        # Last of the pictures: where it stands, they are complete too.
-        write_segmentation(request.output, labels, volume.geometry, segments)
-    report = RunReport(
-        program_version=__version__,
-        inputs=[InputRecord.of(request.image, modality=volume.modality, geometry=volume.geometry)],
-        prior=WeightsRecord(loaded.header.name, loaded.sha256),
-        backbone=WeightsRecord(loaded.header.backbone.name, loaded.backbone.sha256),
-        seed=request.options.seed,
-        device=device,
-        options=asdict(request.options),
-        timings={**timer.seconds, **segmentation.seconds},
-        organs=organ_records(
-            labels,
-            values,
-            voxel_volume_ml=volume.geometry.voxel_volume_ml,
-            confidence_levels=segmentation.confidence_levels,
-        ),
-        peak_memory_mb=peak_memory_mb(),
-        cuda_peak_memory_mb=cuda_peak_memory_mb(device),
-    )
-    if request.report is not None:
-        report.write(request.report)
-    return report
+        self._image = _ReadImage(volume, sha256_of(request.image), request.modality, request.series)
+        return self._image
+
+    def _load(self, name: str, device: str) -> tuple[LoadedPrior, Segmenter]:
+        path = prior_path(name)
+        if self._loaded is None or not path.is_file() or sha256_of(path) != self._loaded.sha256:
+            self._loaded = self._segmenter = None
+            self._loaded = load_prior(name)
+        if self._segmenter is None or self._segmenter.device != torch.device(device):
+            self._segmenter = Segmenter(self._loaded.backbone.backbone, self._loaded.prior, device=device)
+        return self._loaded, self._segmenter
+
+    def _encoded(self, image: _ReadImage, loaded: LoadedPrior, segmenter: Segmenter) -> EncodedVolume:
+        """The image's features, kept ones where backbone, slice size and device are the same."""
+        backbone = (loaded.backbone.sha256, segmenter.backbone.image_size, str(segmenter.device))
+        if image.encoded is None or image.backbone != backbone:
+            image.encoded = EncodedVolume(image.volume, segmenter.backbone)
+            image.backbone = backbone
+        return image.encoded
+
+
+def _both(
+    on_decoded: Callable[[int, int, Tensor], None] | None, live: LiveLabels | None
+) -> Callable[[int, int, Tensor], None] | None:
+    if on_decoded is None or live is None:
+        return on_decoded or live
+
+    def call(number: int, organ: int, mask: Tensor) -> None:
+        on_decoded(number, organ, mask)
+        live(number, organ, mask)
+
+    return call
 
 
 def label_values(loaded: LoadedPrior, segmentation: Segmentation) -> Mapping[str, int]:
@@ -134,7 +237,8 @@ def label_values(loaded: LoadedPrior, segmentation: Segmentation) -> Mapping[str
 
 def _require_writable(request: SegmentRequest) -> None:
     """Finds a wrong ending or a missing folder before minutes of computing are lost."""
-    require_ending(request.output, SEGMENTATION_ENDINGS)
+    if request.output is not None:
+        require_ending(request.output, SEGMENTATION_ENDINGS)
     if request.confidence is not None:
         require_ending(request.confidence, SCALAR_ENDINGS)
     if request.preview is not None:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from .errors import InputError, OutputError
 from .files import atomic_path
 from .geometry import Geometry
-from .image_files import inspect_nifti, itk_message, quiet_itk
+from .image_files import inspect_nifti, itk_message, quiet_itk, read_image
 from .terminology import Segment
 
 __all__ = [
@@ -133,9 +133,11 @@ def write_image(path: str | Path, image: sitk.Image) -> None:
                 sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
             raise OutputError(f"{path} cannot be written ({itk_message(error)}).", hint=hint) from error
-        # Alone among the writers, that of NIfTI does not notice a full disk.
-        if temporary.name.lower().endswith((".nii", ".nii.gz")):
-            try:
+        # None of the writers notices a disk that is full for the last few kilobytes, that of NIfTI for any.
+        try:
+            if temporary.name.lower().endswith((".nii", ".nii.gz")):
                 inspect_nifti(temporary)
-            except InputError as error:
-                raise OutputError(f"{path} could not be written completely.", hint=hint) from error
+            else:
+                read_image(temporary)
+        except InputError as error:
+            raise OutputError(f"{path} could not be written completely.", hint=hint) from error

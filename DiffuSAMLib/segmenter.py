@@ -95,6 +95,11 @@ class EncodedVolume:
     def __len__(self) -> int:
         return self.order.geometry.shape[0]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every slice is encoded."""
+        return all(number in self.store for number in range(len(self)))
+
     def encode(self, report: Callable[[int, int], None]) -> None:
         """Encodes all slices that are not yet in the store."""
         stack = self.order.view(self.volume.array)
@@ -165,9 +170,10 @@ class Segmenter:
             raise InputError(f"The seed must be 0 to {2**32 - 1}, not {options.seed}.")
         timer = StageTimer()
         with torch.inference_mode(), autocast(self.device), _memory_errors(self.device):
-            with timer("encode"):
-                encoded = encoded or EncodedVolume(volume, self.backbone)
-                encoded.encode(_reporter(progress, "encode"))
+            if encoded is None or not encoded.complete:
+                with timer("encode"):
+                    encoded = encoded or EncodedVolume(volume, self.backbone)
+                    encoded.encode(_reporter(progress, "encode"))
             generated = TensorStore([(len(organs) * options.samples, *self.backbone.memory_shape)])
             with generated:
                 with timer("generate"):

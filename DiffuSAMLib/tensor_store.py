@@ -25,7 +25,8 @@ class TensorStore:
         self._shapes = [tuple(shape) for shape in shapes]
         self._sizes = [prod(shape) for shape in self._shapes]
         self._record = sum(self._sizes)
-        self._file = tempfile.TemporaryFile(prefix="diffusam-")  # noqa: SIM115 - lives as long as the store
+        # Lives as long as the store. Unbuffered: what a full disk refuses must not be tried again by seek or close.
+        self._file = tempfile.TemporaryFile(prefix="diffusam-", buffering=0)  # noqa: SIM115
         self._stored: set[int] = set()
 
     def __contains__(self, number: int) -> bool:
@@ -40,8 +41,9 @@ class TensorStore:
         flat = torch.cat([tensor.detach().flatten().half().cpu() for tensor in tensors])
         try:
             self._file.seek(number * self._record * 2)
-            self._file.write(flat.numpy().tobytes())
-            self._file.flush()
+            left = flat.numpy().data.cast("B")
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
             raise OutputError(
                 f"The temporary folder {tempfile.gettempdir()} cannot take the image features ({error.strerror}).",

@@ -73,7 +73,7 @@ def load_backbone(name: str, *, image_size: int | None = None, path: Path | None
     cases: tuple[str, ...] = ()
     if path.suffix == ".safetensors":
         metadata, tensors = read_safetensors(path)
-        cases = tuple(json.loads(metadata.get(BACKBONE_KEY, "{}")).get("training_cases", ()))
+        cases = _training_cases(path, metadata)
     else:
         tensors = _read_checkpoint(path)
     try:
@@ -84,6 +84,14 @@ def load_backbone(name: str, *, image_size: int | None = None, path: Path | None
             hint="Download or import it again.",
         ) from error
     return LoadedBackbone(backbone.freeze(), sha256_of(path), cases)
+
+
+def _training_cases(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """From the record that `save_backbone` leaves; files made by others have none."""
+    try:
+        return tuple(json.loads(metadata.get(BACKBONE_KEY, "{}")).get("training_cases", ()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"The training record in {path} is damaged.", hint="Download it again.") from error
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -97,7 +105,9 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"{path} is not a SAM2.1 checkpoint, or it is damaged.", hint="Download it again."
         ) from error
     tensors = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+    ):
         raise WeightsError(f'{path} is not a SAM2.1 checkpoint: it has no "model" weights.')
     return tensors
 
@@ -119,6 +129,16 @@ def save_backbone(path: Path, network: Mapping[str, Tensor], record: Mapping[str
         temporary.write_bytes(content)
 
 
+def prior_path(name: str | Path) -> Path:
+    """The file of a prior, from its path or its name in the catalogue.
+
+    Raises:
+        WeightsError: The name is unknown, or its file missing or damaged.
+    """
+    looks_like_path = isinstance(name, Path) or "/" in name or "\\" in name or name.endswith(".safetensors")
+    return Path(name) if looks_like_path else locate(str(name))
+
+
 def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = None) -> LoadedPrior:
     """A prior with its backbone.
 
@@ -129,8 +149,7 @@ def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = Non
     Raises:
         WeightsError: A file is missing or damaged, or the prior was made for other backbone weights.
     """
-    looks_like_path = isinstance(name, Path) or "/" in name or "\\" in name or name.endswith(".safetensors")
-    path = Path(name) if looks_like_path else locate(str(name))
+    path = prior_path(name)
     header, tensors = read_prior(path)
     backbone = load_backbone(header.backbone.name, image_size=header.backbone.image_size, path=backbone_path)
     if backbone.sha256 != header.backbone.weights_sha256:

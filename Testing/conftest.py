@@ -6,10 +6,13 @@ from itertools import chain
 
 import pytest
 import torch
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.sam2_network import SAM2_CONFIGS
 
 
 @torch.no_grad()
@@ -37,6 +40,33 @@ def random_backbone(name: str, *, image_size: int, seed: int = 0) -> Backbone:
     return backbone.freeze()
 
 
+def resized(backbone: Backbone, image_size: int) -> Backbone:
+    """The same weights for slices of another size."""
+    other = Backbone(backbone.name, image_size=image_size)
+    other.network.load_state_dict(backbone.network.state_dict())
+    return other.freeze()
+
+
+def build_as_sam2_does(name: str, *overrides: str, postprocessing: bool) -> nn.Module:
+    """A video predictor from sam2's own builder, that is with hydra.
+
+    Args:
+        name: As for `Backbone`, Meta's only.
+        overrides: Hydra's.
+        postprocessing: What sam2 switches on unless told otherwise.
+    """
+    from sam2.build_sam import build_sam2_video_predictor
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("sam2", version_base="1.2"):
+        return build_sam2_video_predictor(
+            f"configs/sam2.1/{SAM2_CONFIGS[name]}",
+            device="cpu",
+            apply_postprocessing=postprocessing,
+            hydra_overrides_extra=list(overrides),
+        )
+
+
 @pytest.fixture(scope="session")
 def a_compact_backbone() -> Backbone:
     """At 64 px, so that memories are 4 x 4."""
@@ -45,8 +75,8 @@ def a_compact_backbone() -> Backbone:
 
 @pytest.fixture(scope="session")
 def a_sam21_tiny_backbone() -> Backbone:
-    """Meta's architecture at 256 px."""
-    return random_backbone("sam2.1_tiny", image_size=256)
+    """Meta's architecture at 128 px."""
+    return random_backbone("sam2.1_tiny", image_size=128)
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
+from conftest import build_as_sam2_does
 from torch import nn
 
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.sam2_network import SAM2_CONFIGS, build_network
+from DiffuSAMLib.sam2_network import build_network
 
 PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
 PLAIN = (bool, int, float, str, type(None))
@@ -25,26 +24,6 @@ PUBLISHED_SIZES = {
     "sam2.1_base_plus": 80.8,
     "sam2.1_large": 224.4,
 }
-
-
-def build_as_sam2_does(name: str, *, image_size: int) -> nn.Module:
-    """With sam2's own builder, that is with hydra."""
-    from sam2.build_sam import build_sam2_video_predictor
-
-    side = image_size // 16
-    attention = "++model.memory_attention.layer"
-    GlobalHydra.instance().clear()
-    with initialize_config_module("sam2", version_base="1.2"):
-        return build_sam2_video_predictor(
-            f"configs/sam2.1/{SAM2_CONFIGS[name]}",
-            device="cpu",
-            apply_postprocessing=False,
-            hydra_overrides_extra=[
-                f"++model.image_size={image_size}",
-                f"{attention}.self_attention.feat_sizes=[{side},{side}]",
-                f"{attention}.cross_attention.feat_sizes=[{side},{side}]",
-            ],
-        )
 
 
 def description(network: nn.Module) -> list[tuple[str, str, dict[str, Any]]]:
@@ -78,7 +57,14 @@ def run_python(code: str) -> str:
     ],
 )
 def test_a_network_built_without_hydra_is_the_one_that_sam2_builds(name: str, image_size: int) -> None:
-    theirs = build_as_sam2_does(name, image_size=image_size)
+    side, attention = image_size // 16, "++model.memory_attention.layer"
+    theirs = build_as_sam2_does(
+        name,
+        f"++model.image_size={image_size}",
+        f"{attention}.self_attention.feat_sizes=[{side},{side}]",
+        f"{attention}.cross_attention.feat_sizes=[{side},{side}]",
+        postprocessing=False,
+    )
     their_description = description(theirs)
     their_shapes = {key: value.shape for key, value in theirs.state_dict().items()}
     del theirs
@@ -98,7 +84,9 @@ def test_the_backbone_has_exactly_the_weights_of_the_video_predictor() -> None:
 
 
 def test_the_compact_backbone_has_about_four_million_parameters(a_compact_backbone: Backbone) -> None:
-    assert sum(parameter.numel() for parameter in a_compact_backbone.parameters()) == pytest.approx(4.1e6, rel=0.05)
+    assert sum(parameter.numel() for parameter in a_compact_backbone.parameters()) == pytest.approx(
+        4.1e6, rel=0.05
+    )
 
 
 def test_building_needs_no_torchvision_and_leaves_no_hydra_behind() -> None:

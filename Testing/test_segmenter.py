@@ -56,7 +56,7 @@ ALL_ORDERS = [
 ]
 
 
-@pytest.mark.parametrize(("axes", "flips"), ALL_ORDERS[1::7] + [ALL_ORDERS[-1]])
+@pytest.mark.parametrize(("axes", "flips"), [*ALL_ORDERS[1::7], ALL_ORDERS[-1]])
 def test_the_axis_order_of_the_file_does_not_matter(
     segmenter: Segmenter, volume: Volume, expected: Segmentation, axes: tuple, flips: tuple
 ) -> None:

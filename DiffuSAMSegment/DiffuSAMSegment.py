@@ -1,0 +1,537 @@
+"""The module DiffuSAM Segment: wires the panel, the scene and the child process; computes nothing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import unittest
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+from DiffuSAMSegmentLib.installer import Installer, missingPackages
+from DiffuSAMSegmentLib.models_dialog import ModelsDialog
+from DiffuSAMSegmentLib.panel_parts import OrganList, ResultTable, prepareLog
+from DiffuSAMSegmentLib.parameter_node import (
+    DiffuSAMSegmentParameterNode,
+    Frames,
+    Modality,
+    resetToDefaults,
+)
+from DiffuSAMSegmentLib.priors import PriorCard, guessModality, priorCards
+from DiffuSAMSegmentLib.progress_text import RunProgress, timeText
+from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen, registerSampleData
+from DiffuSAMSegmentLib.segmentation_output import exists, reportOf
+from DiffuSAMSegmentLib.segmentation_run import RunListener, RunSettings, SegmentationError, SegmentationRun
+from DiffuSAMSegmentLib.sequence_run import SequenceRun, browserOf
+from DiffuSAMSegmentLib.worker_process import WorkerProcess
+
+OWN_PACKAGES = ("DiffuSAMSegmentLib", "DiffuSAMLib")
+
+
+class DiffuSAMSegment(ScriptedLoadableModule):
+    """What the application shows of the module."""
+
+    def __init__(self, parent) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("DiffuSAM Segment")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["DiffuSAM Segment contributors"]
+        self.parent.helpText = _(
+            "Segments organs in CT and MR with one click: no points, no boxes, no server. "
+            "Not for clinical use. No data leaves this computer."
+        )
+        self.parent.acknowledgementText = _(
+            "An implementation of the method of arXiv 2604.24719: a frozen SAM2 and a diffusion prior over its memory."
+        )
+        slicer.app.connect("startupCompleted()", _onStartupCompleted)
+
+
+def _onStartupCompleted() -> None:
+    registerSampleData(str(Path(__file__).resolve().parent / "Resources" / "Icons"))
+    if Installer.pending() and slicer.util.mainWindow() is not None:
+        # The restart was ours: the panel goes on with the installation.
+        slicer.util.selectModule("DiffuSAMSegment")
+
+
+class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self._parameterNode = None
+        self._parameterNodeGuiTag = None
+        self._cards: list[PriorCard] = []
+        self._guess: tuple[object, str] = (None, "")
+        self._dialog = None
+        self._updating = False
+
+    def setup(self) -> None:
+        """Called when the panel is opened for the first time."""
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/DiffuSAMSegment.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+
+        self.logic = DiffuSAMSegmentLogic()
+        self.logic.onLog = self._appendLog
+        requirements = [Path(self.resourcePath(name)) for name in ("requirements.txt", "constraints.txt")]
+        self._installer = Installer(*requirements)
+        self._organs = OrganList(self.ui.organList, self._onOrgansChanged)
+        self._results = ResultTable(self.ui.resultTable)
+        prepareLog(self.ui.logText)
+
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.ui.segmentButton.connect("clicked(bool)", self.onSegmentButton)
+        self.ui.modelsButton.connect("clicked(bool)", self.onModelsButton)
+        self.ui.resetButton.connect("clicked(bool)", self.onResetButton)
+        self.ui.allOrgansButton.connect("clicked(bool)", lambda _checked=False: self._organs.checkAll(True))
+        self.ui.noOrgansButton.connect("clicked(bool)", lambda _checked=False: self._organs.checkAll(False))
+        self.ui.priorComboBox.connect("currentIndexChanged(int)", self._onPriorChanged)
+        self._readPriors()
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """Called when the panel goes: at the end of the application, and on Reload."""
+        if self.logic is not None:
+            self.logic.close()
+        if self._dialog is not None:
+            self._dialog.cleanup()
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def onReload(self) -> None:
+        """Reload in developer mode takes our packages along."""
+        for name in [n for n in sys.modules if n.split(".")[0] in OWN_PACKAGES]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def enter(self) -> None:
+        """Called each time the user opens the module."""
+        self.initializeParameterNode()
+        if Installer.pending():
+            qt.QTimer.singleShot(0, self._install)
+
+    def exit(self) -> None:
+        """Called each time the user opens another module; a run goes on."""
+        if self._parameterNode is not None:
+            self._disconnectParameterNode()
+
+    def onSceneStartClose(self, _caller=None, _event=None) -> None:
+        self.logic.close()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, _caller=None, _event=None) -> None:
+        self._showIdle("")
+        self._results.show(None)
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        """Makes sure that there is a parameter node, and chooses the first volume as the input."""
+        self.setParameterNode(self.logic.getParameterNode())
+        if not self._parameterNode.inputVolume:
+            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if first is not None:
+                self._parameterNode.inputVolume = first
+
+    def setParameterNode(self, node: DiffuSAMSegmentParameterNode | None) -> None:
+        """Binds the panel to a parameter node, or to none."""
+        if self._parameterNode is not None:
+            self._disconnectParameterNode()
+        self._parameterNode = node
+        if node is not None:
+            self._parameterNodeGuiTag = node.connectGui(self.ui)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+            self._onParametersModified()
+
+    def onSegmentButton(self, _checked: bool = False) -> None:
+        """Segment organs, or Stop."""
+        if self.logic.running:
+            self._stop()
+            return
+        parameters = self._parameterNode
+        if not self._install():
+            return
+        skipped = parameters.skippedOrgans
+        organs = [name for name in self._card().organs if name not in skipped]
+        modality = self._modality()
+        self._progress = RunProgress()
+        self._frame = (0, 1)
+        self._showRunning()
+        self._appendLog(_("Started on {volume}.").format(volume=parameters.inputVolume.GetName()))
+        try:
+            segmentationNode = self.logic.segment(
+                parameters.inputVolume,
+                organs=organs,
+                segmentationNode=parameters.outputSegmentation,
+                prior=parameters.prior,
+                modality=modality,
+                device=parameters.device.value,
+                samples=parameters.quality.value,
+                allFrames=parameters.frames is Frames.ALL and browserOf(parameters.inputVolume) is not None,
+                wait=False,
+                listener=RunListener(self._onProgress, self._onFinished, self._onFailed),
+                onFrame=self._onFrame,
+            )
+            if self.logic.running:
+                parameters.outputSegmentation = segmentationNode
+        except SegmentationError as error:
+            self._onFailed(error)
+
+    def onModelsButton(self, _checked: bool = False) -> None:
+        if self._dialog is None:
+            self._dialog = ModelsDialog(self.ui.modelsButton.window(), self._onModelsChanged)
+        self._dialog.show()
+
+    def onResetButton(self, _checked: bool = False) -> None:
+        resetToDefaults(self._parameterNode)
+
+    def _stop(self) -> None:
+        self.logic.stop(self._parameterNode.keepPartial)
+        kept = exists(self._parameterNode.outputSegmentation) and self._parameterNode.keepPartial
+        self._showIdle(_("Stopped; what was found so far was kept.") if kept else _("Stopped."))
+        self._appendLog(_("Stopped."))
+
+    def _install(self) -> bool:
+        """Whether the packages are there, asking to install them if they are not."""
+        try:
+            self._installer.ensure()
+        except SegmentationError as error:
+            self._onFailed(error)
+            return False
+        return True
+
+    def _onProgress(self, stage: str, done: int, total: int) -> None:
+        self._progress.take(stage, done, total)
+        frame, frames = self._frame
+        self.ui.progressBar.value = int((100 * frame + self._progress.percent) / frames)
+        text = self._progress.text(stage)
+        if frames > 1:
+            text = _("Frame {frame} of {frames}: {text}").format(frame=frame + 1, frames=frames, text=text)
+        self.ui.statusLabel.text = text
+
+    def _onFrame(self, frame: int, frames: int) -> None:
+        self._frame = (frame, frames)
+        self._progress = RunProgress()
+
+    def _onFinished(self, segmentationNode) -> None:
+        report = reportOf(segmentationNode)
+        found = sum(organ["present"] for organ in report["organs"])
+        text = _("{found} of {asked} organs found in {time}.").format(
+            found=found, asked=len(report["organs"]), time=timeText(self._progress.elapsed)
+        )
+        self._showIdle(text)
+        self._appendLog(text)
+        self._onParametersModified()
+
+    def _onFailed(self, error: SegmentationError) -> None:
+        self._showIdle(str(error))
+        self._appendLog(f"{error.code}: {error}")
+        logging.error("DiffuSAM Segment: %s", error)
+
+    def _showRunning(self) -> None:
+        self.ui.segmentButton.text = _("Stop")
+        self.ui.segmentButton.toolTip = _("End the computation; it takes a moment.")
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.visible = True
+        self.ui.statusLabel.text = _("Starting")
+        self._enableChoices(False)
+
+    def _showIdle(self, text: str) -> None:
+        self.ui.segmentButton.text = _("Segment organs")
+        self.ui.progressBar.visible = False
+        self.ui.statusLabel.text = text
+        self._enableChoices(True)
+        self._checkCanSegment()
+
+    def _enableChoices(self, enabled: bool) -> None:
+        for name in ("inputs", "organs", "outputs", "advanced"):
+            getattr(self.ui, f"{name}CollapsibleButton").enabled = enabled
+
+    def _appendLog(self, line: str) -> None:
+        self.ui.logText.appendPlainText(line)
+
+    def _disconnectParameterNode(self) -> None:
+        self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+        self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self._parameterNode = None
+
+    def _onParametersModified(self, _caller=None, _event=None) -> None:
+        """Brings what is not bound by name in line with the parameter node."""
+        if self._parameterNode is None or self._updating:
+            return
+        self._updating = True
+        card = self._card()
+        names = [each.name for each in self._cards]
+        self.ui.priorComboBox.currentIndex = names.index(card.name) if card is not None else -1
+        self.ui.priorCardLabel.text = card.html() if card is not None else ""
+        self._organs.show(card.organs if card is not None else (), self._parameterNode.skippedOrgans)
+        self._showModality()
+        inSequence = browserOf(self._parameterNode.inputVolume) is not None
+        self.ui.framesComboBox.visible = inSequence
+        self.ui.framesLabel.visible = inSequence
+        segmentationNode = self._parameterNode.outputSegmentation
+        report = reportOf(segmentationNode)
+        self._results.show(report)
+        self.ui.show3DButton.setSegmentationNode(segmentationNode)
+        self.ui.show3DButton.enabled = segmentationNode is not None
+        self.ui.show3DButton.toolTip = (
+            _("Show the organs in the 3D view.")
+            if segmentationNode is not None
+            else _("Segment organs first.")
+        )
+        self._updating = False
+        self._checkCanSegment()
+
+    def _checkCanSegment(self) -> None:
+        if self.logic.running or self._parameterNode is None:
+            return
+        missing = self._whatIsMissing()
+        self.ui.segmentButton.enabled = not missing
+        self.ui.segmentButton.toolTip = missing or _("Find the checked organs in the volume.")
+
+    def _whatIsMissing(self) -> str:
+        volumeNode = self._parameterNode.inputVolume
+        card = self._card()
+        if volumeNode is None or volumeNode.GetImageData() is None:
+            return _("Choose an input volume.")
+        if card is None:
+            return _('Choose a prior; "Models..." lists what there is.')
+        if card.problem:
+            return card.problem
+        if all(name in self._parameterNode.skippedOrgans for name in card.organs):
+            return _("Check at least one organ.")
+        return ""
+
+    def _card(self) -> PriorCard | None:
+        return next((card for card in self._cards if card.name == self._parameterNode.prior), None)
+
+    def _modality(self) -> str:
+        chosen = self._parameterNode.modality
+        return self._guessed() if chosen is Modality.AUTOMATIC else chosen.value
+
+    def _guessed(self) -> str:
+        volumeNode = self._parameterNode.inputVolume
+        if volumeNode is None or volumeNode.GetImageData() is None:
+            return ""
+        key = (volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
+        if self._guess[0] != key:
+            self._guess = (key, guessModality(volumeNode))
+        return self._guess[1]
+
+    def _showModality(self) -> None:
+        modality, card = self._modality(), self._card()
+        text = _("taken for {modality}").format(modality=modality) if modality else ""
+        if modality and card is not None and card.modalities and modality not in card.modalities:
+            text = _("{modality}, but the prior is for {others}").format(
+                modality=modality, others=", ".join(card.modalities)
+            )
+        self.ui.modalityGuessLabel.text = text
+
+    def _onOrgansChanged(self, skipped: list[str]) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.skippedOrgans = skipped
+
+    def _onPriorChanged(self, row: int) -> None:
+        if self._parameterNode is not None and not self._updating and 0 <= row < len(self._cards):
+            self._parameterNode.prior = self._cards[row].name
+
+    def _readPriors(self) -> None:
+        self._cards = priorCards()
+        self._updating = True
+        self.ui.priorComboBox.clear()
+        for card in self._cards:
+            self.ui.priorComboBox.addItem(card.title)
+        self._updating = False
+
+    def _onModelsChanged(self) -> None:
+        self._readPriors()
+        self._onParametersModified()
+
+
+class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic):
+    """Segments volumes; for the panel and for scripts.
+
+    From a script, without the panel::
+
+        segmentationNode = DiffuSAMSegmentLogic().segment(volumeNode, organs=["liver"], wait=True)
+    """
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.process = WorkerProcess(self._onEvent, self._onLogLine)
+        self.onLog = lambda line: None
+        self._run = None
+
+    def getParameterNode(self) -> DiffuSAMSegmentParameterNode:
+        return DiffuSAMSegmentParameterNode(super().getParameterNode())
+
+    @property
+    def running(self) -> bool:
+        """Whether a volume is being segmented."""
+        return self._run is not None and not self._run.ended
+
+    def segment(
+        self,
+        volumeNode,
+        organs: list[str] | None = None,
+        *,
+        segmentationNode=None,
+        prior: str = "abdomen",
+        modality: str | None = None,
+        device: str = "auto",
+        samples: int = 1,
+        seed: int = 0,
+        allFrames: bool = False,
+        wait: bool = True,
+        listener: RunListener | None = None,
+        onFrame=lambda frame, frames: None,
+    ):
+        """Segments a volume.
+
+        :param volumeNode: scalar volume, CT or MR, on any grid and under any transform
+        :param organs: names that the prior knows; None takes all
+        :param segmentationNode: where to put the organs; None makes a new node
+        :param prior: name in the catalogue of weights
+        :param modality: "CT" or "MR"; None goes by DICOM, else by the values
+        :param device: "auto", "cpu", "cuda", "cuda:N" or "mps"
+        :param samples: how many results from different noise are averaged
+        :param seed: of the noise
+        :param allFrames: every frame of the sequence whose present frame the volume is
+        :param wait: returns when the segmentation is complete; otherwise at once, and the organs appear later
+        :param listener: is told of progress and of the end, where wait is False
+        :param onFrame: called with (frame, frames) as each begins
+        :return: the segmentation node
+        :raises SegmentationError: with a sentence on what is wrong and one on what to do
+        """
+        if self.running:
+            raise SegmentationError(
+                _("Another volume is being segmented."), _("Stop it, or wait for its end.")
+            )
+        settings = RunSettings(
+            prior=prior,
+            organs=tuple(organs) if organs is not None else None,
+            modality=modality
+            or (guessModality(volumeNode) if volumeNode and volumeNode.GetImageData() else None),
+            device=device,
+            samples=samples,
+            seed=seed,
+        )
+        failures: list[SegmentationError] = []
+        if wait:
+            told = listener or RunListener()
+            listener = RunListener(told.progress, told.finished, failures.append)
+        listener = listener or RunListener()
+        if allFrames:
+            run = SequenceRun(self.process, volumeNode, segmentationNode, settings, listener, onFrame)
+        else:
+            run = SegmentationRun(self.process, volumeNode, segmentationNode, settings, listener)
+        self._run = run
+        try:
+            run.start()
+        except SegmentationError:
+            self._run = None
+            raise
+        if wait:
+            while not run.ended:
+                slicer.app.processEvents()
+                qt.QThread.msleep(10)
+            if failures:
+                raise failures[0]
+            if reportOf(run.segmentationNode) is None:
+                raise SegmentationError(_("The segmentation was stopped."), code="stopped")
+        return run.segmentationNode
+
+    def stop(self, keepPartial: bool = False) -> None:
+        """Ends a run; the scene is as before, or holds what was found so far."""
+        if self.running:
+            self._run.stop(keepPartial)
+
+    def close(self) -> None:
+        """Ends a run and the warm process."""
+        self.stop()
+        self.process.end()
+
+    def _onEvent(self, event: dict) -> None:
+        if self._run is not None:
+            self._run.take(event)
+
+    def _onLogLine(self, line: str) -> None:
+        logging.debug("DiffuSAM: %s", line)
+        self.onLog(line)
+
+
+class DiffuSAMSegmentTest(ScriptedLoadableModuleTest):
+    """The main path, in the application; each test stands alone."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+        resources = Path(__file__).resolve().parent / "Resources"
+        missing = missingPackages(resources / "requirements.txt")
+        if missing:
+            raise unittest.SkipTest(f"These Python packages are missing: {', '.join(missing)}")
+        self.logic = DiffuSAMSegmentLogic()
+
+    def tearDown(self) -> None:
+        self.logic.close()
+
+    def runTest(self) -> None:
+        for test in (self.test_organs_are_found, self.test_stop_leaves_the_scene_as_it_was):
+            self.setUp()
+            try:
+                test()
+            finally:
+                self.tearDown()
+
+    def test_organs_are_found(self) -> None:
+        """The procedural abdomen, compared with its truth; then another organ without a second encoding."""
+        volumeNode, truth = addProceduralAbdomen()
+        segmentationNode = self.logic.segment(volumeNode, device="cpu")
+        names = {1: "spleen", 2: "right kidney", 3: "left kidney", 4: "liver"}
+        segmentation = segmentationNode.GetSegmentation()
+        for value, name in names.items():
+            identifier = segmentation.GetSegmentIdBySegmentName(name)
+            self.assertTrue(identifier, name)
+            found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, identifier, volumeNode) > 0
+            overlap = 2 * (found & (truth == value)).sum() / (found.sum() + (truth == value).sum())
+            self.assertGreater(overlap, 0.9, name)
+        again = self.logic.segment(
+            volumeNode, organs=["liver"], device="cpu", segmentationNode=segmentationNode
+        )
+        self.assertEqual(reportOf(again)["timings"]["encode"], 0)
+        self.assertEqual(segmentation.GetNumberOfSegments(), len(names))
+
+    def test_stop_leaves_the_scene_as_it_was(self) -> None:
+        """Stop in the middle of a run."""
+        volumeNode, _truth = addProceduralAbdomen()
+        before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+        stages: list[str] = []
+        self.logic.segment(
+            volumeNode,
+            device="cpu",
+            wait=False,
+            listener=RunListener(lambda stage, *_counts: stages.append(stage)),
+        )
+        while "encode" not in stages and self.logic.running:
+            slicer.app.processEvents()
+        self.assertTrue(self.logic.running)
+        self.logic.stop()
+        self.assertFalse(self.logic.running)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), before)

@@ -1,0 +1,1 @@
+"""The parts of the Slicer module; DiffuSAMSegment.py wires them."""

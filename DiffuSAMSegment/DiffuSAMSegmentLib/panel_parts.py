@@ -1,0 +1,77 @@
+"""The lists and tables of the panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+from slicer.i18n import tr as _
+
+LARGEST_LOG = 5000
+
+
+class OrganList:
+    """A QListWidget with a check box for each organ of the prior.
+
+    :param listWidget: of the panel
+    :param onChanged: called with the names that are not checked, after the user changed one
+    """
+
+    def __init__(self, listWidget, onChanged: Callable[[list[str]], None]) -> None:
+        self._list = listWidget
+        self._onChanged = onChanged
+        self._names: tuple[str, ...] = ()
+        self._list.connect("itemChanged(QListWidgetItem*)", self._onItemChanged)
+
+    def show(self, names: tuple[str, ...], skipped: list[str]) -> None:
+        """Shows organs, with all but the skipped ones checked."""
+        self._list.blockSignals(True)
+        if names != self._names:
+            self._names = names
+            self._list.clear()
+            for name in names:
+                self._list.addItem(name)
+        for row, name in enumerate(names):
+            self._list.item(row).setCheckState(qt.Qt.Unchecked if name in skipped else qt.Qt.Checked)
+        self._list.blockSignals(False)
+
+    def checkAll(self, checked: bool) -> None:
+        """Checks or unchecks every organ."""
+        self._onChanged([] if checked else list(self._names))
+
+    def _onItemChanged(self, _item: object) -> None:
+        rows = range(len(self._names))
+        self._onChanged([self._names[r] for r in rows if self._list.item(r).checkState() != qt.Qt.Checked])
+
+
+class ResultTable:
+    """A QTableWidget with what was found of each organ.
+
+    :param table: of the panel
+    """
+
+    def __init__(self, table) -> None:
+        self._table = table
+        self._table.setColumnCount(3)
+        self._table.setHorizontalHeaderLabels([_("Organ"), _("Volume (ml)"), _("Confidence")])
+        self._table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        self._table.horizontalHeader().setStretchLastSection(True)
+        self._table.verticalHeader().hide()
+
+    def show(self, report: dict | None) -> None:
+        """Shows the organs of a run report; None empties the table."""
+        organs = report["organs"] if report is not None else []
+        self._table.setRowCount(len(organs))
+        for row, organ in enumerate(organs):
+            texts = [organ["name"], _("not found"), ""]
+            if organ["present"]:
+                texts[1] = f"{organ['volume_ml']:.1f}"
+                if organ["mean_confidence"] is not None:
+                    texts[2] = f"{100 * organ['mean_confidence']:.0f} %"
+            for column, text in enumerate(texts):
+                self._table.setItem(row, column, qt.QTableWidgetItem(text))
+
+
+def prepareLog(textWidget) -> None:
+    """Bounds the log, so that a chatty library does not fill the memory."""
+    textWidget.setMaximumBlockCount(LARGEST_LOG)

@@ -1,0 +1,83 @@
+"""What the user chose, stored in the scene."""
+
+from enum import Enum
+
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+
+class Modality(Enum):
+    AUTOMATIC = "auto"
+    CT = "CT"
+    MR = "MR"
+
+    def label(self) -> str:
+        return _("Automatic") if self is Modality.AUTOMATIC else self.value
+
+
+class Frames(Enum):
+    CURRENT = "current"
+    ALL = "all"
+
+    def label(self) -> str:
+        return {Frames.CURRENT: _("Current frame"), Frames.ALL: _("All frames")}[self]
+
+
+class Device(Enum):
+    AUTOMATIC = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+    def label(self) -> str:
+        return {
+            Device.AUTOMATIC: _("Automatic"),
+            Device.CPU: _("CPU"),
+            Device.CUDA: _("NVIDIA GPU"),
+            Device.MPS: _("Apple GPU"),
+        }[self]
+
+
+class Quality(Enum):
+    """How many chains with different noise are averaged."""
+
+    FAST = 1
+    BEST = 4
+
+    def label(self) -> str:
+        return {Quality.FAST: _("Fast"), Quality.BEST: _("Best (takes four times as long)")}[self]
+
+
+@parameterNodeWrapper
+class DiffuSAMSegmentParameterNode:
+    """Parameters of the module.
+
+    inputVolume - The volume to segment.
+    outputSegmentation - Where organs are written; None makes a new one.
+    modality, frames, device, quality - As on the panel.
+    prior - Name in the catalogue of weights.
+    skippedOrgans - Organs of the prior that are not wanted; so that another prior starts with all of its own.
+    keepPartial - Whether Stop keeps what was found so far.
+    """
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    outputSegmentation: vtkMRMLSegmentationNode
+    modality: Modality = Modality.AUTOMATIC
+    frames: Frames = Frames.CURRENT
+    device: Device = Device.AUTOMATIC
+    quality: Quality = Quality.FAST
+    prior: str = "abdomen"
+    skippedOrgans: list[str]
+    keepPartial: bool = False
+
+
+def resetToDefaults(node: DiffuSAMSegmentParameterNode) -> None:
+    """Sets every choice but the input and the output back."""
+    node.modality = Modality.AUTOMATIC
+    node.frames = Frames.CURRENT
+    node.device = Device.AUTOMATIC
+    node.quality = Quality.FAST
+    node.prior = "abdomen"
+    node.skippedOrgans = []
+    node.keepPartial = False

@@ -1,0 +1,92 @@
+"""Which priors there are, and what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+from slicer.i18n import tr as _
+
+from .library import addLibraryToPath
+
+
+@dataclass(frozen=True)
+class PriorCard:
+    """What the panel shows of a prior; `problem` is empty for one that can be used."""
+
+    name: str
+    title: str
+    organs: tuple[str, ...]
+    modalities: tuple[str, ...]
+    licence: str
+    origin: str
+    backbone: str
+    problem: str = ""
+
+    def html(self) -> str:
+        """As rich text, one row for each fact."""
+        if self.problem:
+            return f"<b>{escape(self.problem)}</b>"
+        rows = (
+            (_("Organs"), ", ".join(self.organs)),
+            (_("Modality"), ", ".join(self.modalities)),
+            (_("Licence"), self.licence),
+            (_("Made"), self.origin),
+            (_("Backbone"), self.backbone),
+        )
+        cells = "".join(
+            f"<tr><td>{escape(key)}:&nbsp;</td><td>{escape(value)}</td></tr>" for key, value in rows
+        )
+        return f"<table>{cells}</table>"
+
+
+def priorCards() -> list[PriorCard]:
+    """Every prior of the catalogue and of the user."""
+    addLibraryToPath()
+    from DiffuSAMLib import catalogue
+    from DiffuSAMLib.errors import DiffuSAMError
+    from DiffuSAMLib.prior_files import read_header
+
+    listed = catalogue.list_weights()
+    states = {weights.entry.name: weights.status for weights in listed}
+    cards = []
+    for weights in listed:
+        entry = weights.entry
+        if entry.kind != "prior":
+            continue
+        try:
+            header = read_header(catalogue.locate(entry.name))
+        except DiffuSAMError as error:
+            cards.append(PriorCard(entry.name, entry.title, (), (), entry.licence, "", "", error.message))
+            continue
+        backbone = header.backbone.name
+        problem = ""
+        if states.get(backbone) not in ("bundled", "downloaded"):
+            problem = _('Its backbone {name} is not on this computer; open "Models...".').format(
+                name=backbone
+            )
+        organs = tuple(label.name for label in header.labels)
+        origin = _("{date}, from {count} cases").format(
+            date=header.created[:10], count=len(header.training.get("cases", ()))
+        )
+        cards.append(
+            PriorCard(
+                entry.name, entry.title, organs, header.modalities, header.licence, origin, backbone, problem
+            )
+        )
+    return cards
+
+
+def guessModality(volumeNode) -> str:
+    """CT or MR: as DICOM says, or else by the values."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(volumeNode)
+    tagged = hierarchy.GetItemAttribute(item, "DICOM.Modality")
+    if tagged in ("CT", "MR"):
+        return tagged
+    addLibraryToPath()
+    from DiffuSAMLib.volumes import guess_modality
+
+    return guess_modality(slicer.util.arrayFromVolume(volumeNode))

@@ -1,0 +1,212 @@
+"""One volume through the child process into a segmentation node."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import qt
+from slicer.i18n import tr as _
+
+from .library import addLibraryToPath
+from .segmentation_output import SegmentationOutput, exists, openLabels, shape
+from .volume_export import exportVolume
+from .worker_process import WorkerProcess
+
+REFRESH_MS = 150
+
+
+class SegmentationError(RuntimeError):
+    """What went wrong and what to do, a sentence each.
+
+    :param code: "input", "weights", "packages", "oom", "output", "crashed", "stopped" or "internal"
+    """
+
+    def __init__(self, message: str, hint: str = "", code: str = "input") -> None:
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How to segment; organs None takes all that the prior knows, modality None guesses."""
+
+    prior: str = "abdomen"
+    organs: tuple[str, ...] | None = None
+    modality: str | None = None
+    device: str = "auto"
+    samples: int = 1
+    seed: int = 0
+
+
+@dataclass
+class RunListener:
+    """Whom a run tells: of stages (name, done, total), of its end, and of its failure."""
+
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+    finished: Callable[[object], None] = lambda node: None
+    failed: Callable[[SegmentationError], None] = lambda error: None
+
+
+@dataclass
+class SegmentationRun:
+    """Writes the volume, starts the job, shows slices as they appear, and ends in one of three ways.
+
+    It finishes, it fails, or it is stopped; the temporary folder goes in every case.
+    """
+
+    process: WorkerProcess
+    volumeNode: object
+    segmentationNode: object
+    settings: RunSettings
+    listener: RunListener = field(default_factory=RunListener)
+    ended: bool = field(default=False, init=False)
+
+    def start(self) -> None:
+        """Returns at once; the listener is told the rest.
+
+        :raises SegmentationError: the volume or the output cannot be used
+        """
+        _requireVolume(self.volumeNode)
+        reason = SegmentationOutput.whyNot(self.volumeNode, self.segmentationNode)
+        if reason:
+            raise SegmentationError(reason)
+        organs = organsOf(self.settings.prior, self.settings.organs)
+        self._boxes: list = []
+        self._labels = None
+        self._shape = shape(self.volumeNode)
+        self._folder = Path(tempfile.mkdtemp(prefix="DiffuSAM-"))
+        self._live = self._folder / "labels.raw"
+        try:
+            exportVolume(self.volumeNode, self._folder / "volume.nrrd")
+        except (OSError, KeyError) as error:
+            self._removeFolder()
+            message = _("The volume cannot be written to the temporary folder ({reason}).").format(
+                reason=error
+            )
+            raise SegmentationError(message, _("Check the free disk space."), "output") from error
+        self._output = SegmentationOutput(self.volumeNode, self.segmentationNode, organs)
+        self.segmentationNode = self._output.node
+        self._output.begin()
+        # Slices are drawn in bundles: each drawing costs the same, however much changed.
+        self._timer = qt.QTimer()
+        self._timer.setInterval(REFRESH_MS)
+        self._timer.connect("timeout()", self._refresh)
+        self._timer.start()
+        self.process.send(
+            {
+                "job": "segment",
+                "image": str(self._folder / "volume.nrrd"),
+                "live": str(self._live),
+                "prior": self.settings.prior,
+                "organs": list(self.settings.organs) if self.settings.organs is not None else None,
+                "modality": self.settings.modality,
+                "device": self.settings.device,
+                "samples": self.settings.samples,
+                "seed": self.settings.seed,
+            }
+        )
+
+    def take(self, event: dict) -> None:
+        """Takes an event of the child process."""
+        if self.ended:
+            return
+        kind = event["event"]
+        if not exists(self.volumeNode) or not exists(self.segmentationNode):
+            message = _("The volume or the output segmentation was deleted while it was in use.")
+            self.stop()
+            self.listener.failed(SegmentationError(message, _("Start again with another one.")))
+        elif kind == "progress":
+            self.listener.progress(event["stage"], event["done"], event["total"])
+        elif kind == "slice":
+            self._boxes.append(event["box"])
+        elif kind == "done":
+            self._finish(event["report"])
+        elif kind == "error":
+            self._end(keepPartial=False)
+            self.listener.failed(SegmentationError(event["message"], _hint(event), event["code"]))
+
+    def stop(self, keepPartial: bool = False) -> None:
+        """Ends the child process and puts the scene back, or keeps what was found so far."""
+        if not self.ended:
+            self.process.end()
+            if keepPartial:
+                self._refresh()
+            self._end(keepPartial)
+
+    def _refresh(self) -> None:
+        if not self._boxes or not exists(self.segmentationNode):
+            return
+        boxes, self._boxes = self._boxes, []
+        if self._labels is None:
+            self._labels = openLabels(self._live, self._shape)
+        self._output.update(self._labels, boxes)
+
+    def _finish(self, report: dict) -> None:
+        self._timer.stop()
+        report["inputs"][0]["path"] = self.volumeNode.GetName()
+        self._output.finish(openLabels(self._live, self._shape), json.dumps(report))
+        self.ended = True
+        self._removeFolder()
+        self.listener.progress("write", 1, 1)
+        self.listener.finished(self.segmentationNode)
+
+    def _end(self, keepPartial: bool) -> None:
+        self.ended = True
+        self._timer.stop()
+        self._output.discard(keepPartial)
+        self._removeFolder()
+
+    def _removeFolder(self) -> None:
+        # Windows does not remove a file that is mapped.
+        self._labels = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def organsOf(prior: str, wanted: tuple[str, ...] | None) -> list:
+    """The segments that a prior makes, with colours and terminology.
+
+    :raises SegmentationError: the prior is not here, or does not know an organ
+    """
+    addLibraryToPath()
+    from DiffuSAMLib.catalogue import locate
+    from DiffuSAMLib.errors import DiffuSAMError
+    from DiffuSAMLib.prior_files import read_header
+    from DiffuSAMLib.terminology import segment_for
+
+    try:
+        labels = read_header(locate(prior)).labels
+    except DiffuSAMError as error:
+        event = {"code": error.code, "hint": error.hint}
+        raise SegmentationError(error.message, _hint(event), error.code) from error
+    names = [label.name for label in labels]
+    unknown = [name for name in wanted or () if name not in names]
+    if unknown:
+        message = _("This prior does not know {organs}.").format(organs=", ".join(unknown))
+        raise SegmentationError(message, _("It knows: {organs}.").format(organs=", ".join(names)))
+    if wanted is not None and not wanted:
+        raise SegmentationError(_("No organ is chosen."), _("Choose at least one."))
+    return [segment_for(x.name, x.value) for x in labels if wanted is None or x.name in wanted]
+
+
+def _requireVolume(volumeNode) -> None:
+    if volumeNode is None or volumeNode.GetImageData() is None:
+        raise SegmentationError(_("The input volume is empty."), _("Load a CT or MR volume."))
+    if volumeNode.GetImageData().GetNumberOfScalarComponents() != 1:
+        message = _("{volume} is a colour or vector volume.").format(volume=volumeNode.GetName())
+        raise SegmentationError(message, _("Choose a greyscale CT or MR volume."))
+
+
+def _hint(event: dict) -> str:
+    """What to do about an error, in terms of the panel instead of the command line."""
+    return {
+        "weights": _('Open "Models..." to download, import or remove weights.'),
+        "oom": _('Choose the device "CPU", or close other programs.'),
+        "packages": _('Press "Segment organs" again to install what is missing.'),
+    }.get(event["code"], event["hint"])

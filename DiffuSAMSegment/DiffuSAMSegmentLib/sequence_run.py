@@ -1,0 +1,133 @@
+"""All frames of a sequence, one run after another, into a sequence of segmentations beside it."""
+
+from __future__ import annotations
+
+import slicer
+from slicer.i18n import tr as _
+
+from .segmentation_output import exists
+from .segmentation_run import RunListener, RunSettings, SegmentationError, SegmentationRun
+from .worker_process import WorkerProcess
+
+
+def browserOf(volumeNode):
+    """The sequence browser whose present frame a volume node shows, or None."""
+    sequences = getattr(slicer.modules, "sequences", None)
+    if sequences is None or volumeNode is None:
+        return None
+    return sequences.logic().GetFirstBrowserNodeForProxyNode(volumeNode)
+
+
+class SequenceRun:
+    """As SegmentationRun, for every frame; the browser then shows each frame's organs.
+
+    :param onFrame: called with (frame, number of frames) as each begins
+    """
+
+    def __init__(
+        self,
+        process: WorkerProcess,
+        volumeNode,
+        segmentationNode,
+        settings: RunSettings,
+        listener: RunListener,
+        onFrame,
+    ) -> None:
+        self._process = process
+        self._volumeNode = volumeNode
+        self._settings = settings
+        self._listener = listener
+        self._onFrame = onFrame
+        self._browser = browserOf(volumeNode)
+        self._created = segmentationNode is None
+        self._run: SegmentationRun | None = None
+        self.segmentationNode = segmentationNode
+        self.ended = False
+
+    def start(self) -> None:
+        """Begins with the first frame.
+
+        :raises SegmentationError: the volume belongs to no sequence, or it or the output cannot be used
+        """
+        if self._browser is None:
+            raise SegmentationError(
+                _("The volume is not a frame of a sequence."), _("Choose the current frame only.")
+            )
+        self._shown = self._browser.GetSelectedItemNumber()
+        self._frame = 0
+        master = self._browser.GetMasterSequenceNode()
+        self._values = [master.GetNthIndexValue(n) for n in range(self._browser.GetNumberOfItems())]
+        self._sequence = slicer.vtkMRMLSequenceNode()
+        self._sequence.SetName(
+            slicer.mrmlScene.GenerateUniqueName(_("{volume} organs").format(volume=master.GetName()))
+        )
+        self._sequence.SetIndexName(master.GetIndexName())
+        self._sequence.SetIndexUnit(master.GetIndexUnit())
+        self._sequence.SetIndexType(master.GetIndexType())
+        slicer.mrmlScene.AddNode(self._sequence)
+        try:
+            self._startFrame()
+        except SegmentationError:
+            self._discard()
+            raise
+
+    def take(self, event: dict) -> None:
+        """Takes an event of the child process."""
+        if not self.ended and self._run is not None:
+            self._run.take(event)
+
+    def stop(self, keepPartial: bool = False) -> None:
+        """Ends the present frame; the frames that are complete stay only if the user wants that."""
+        if self.ended:
+            return
+        self._run.stop()
+        if keepPartial and self._frame:
+            self._finish()
+        else:
+            self._discard()
+
+    def _startFrame(self) -> None:
+        self._browser.SetSelectedItemNumber(self._frame)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)
+        self._onFrame(self._frame, len(self._values))
+        listener = RunListener(self._listener.progress, self._frameDone, self._failed)
+        self._run = SegmentationRun(
+            self._process, self._volumeNode, self.segmentationNode, self._settings, listener
+        )
+        self._run.start()
+        self.segmentationNode = self._run.segmentationNode
+
+    def _frameDone(self, segmentationNode) -> None:
+        self._sequence.SetDataNodeAtValue(segmentationNode, self._values[self._frame])
+        self._frame += 1
+        if self._frame == len(self._values):
+            self._finish()
+            self._listener.finished(self.segmentationNode)
+            return
+        try:
+            self._startFrame()
+        except SegmentationError as error:
+            self._failed(error)
+
+    def _failed(self, error: SegmentationError) -> None:
+        self._discard()
+        self._listener.failed(error)
+
+    def _finish(self) -> None:
+        self.ended = True
+        self._browser.AddSynchronizedSequenceNode(self._sequence)
+        self._browser.AddProxyNode(self.segmentationNode, self._sequence, False)
+        self._show()
+
+    def _discard(self) -> None:
+        self.ended = True
+        if not exists(self._browser):
+            return  # the scene is being closed
+        slicer.mrmlScene.RemoveNode(self._sequence)
+        if self._created and exists(self.segmentationNode):
+            slicer.mrmlScene.RemoveNode(self.segmentationNode)
+        self._show()
+
+    def _show(self) -> None:
+        self._browser.SetSelectedItemNumber(self._shown)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)

@@ -1,0 +1,152 @@
+"""The child process that computes; it stays warm between runs and never outlives the module."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+import qt
+from slicer.i18n import tr as _
+
+from .library import libraryRoot, workerPython
+
+KILL_AFTER_MS = 800
+IDLE_END_MS = 5 * 60 * 1000
+
+
+class WorkerProcess:
+    """Sends jobs to DiffuSAMLib.worker and passes its events on.
+
+    :param onEvent: called with each event (a dictionary) of the present job
+    :param onLog: called with each line of the human log
+    """
+
+    def __init__(self, onEvent: Callable[[dict], None], onLog: Callable[[str], None]) -> None:
+        self._onEvent = onEvent
+        self._onLog = onLog
+        self._process = None
+        self._pid = 0
+        self._rest = b""
+        self._busy = False
+        self._idleTimer = qt.QTimer()
+        self._idleTimer.setSingleShot(True)
+        self._idleTimer.setInterval(IDLE_END_MS)
+        self._idleTimer.connect("timeout()", self.end)
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process, busy or warm."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that computes, 0 until it is there."""
+        return self._pid
+
+    def send(self, job: dict) -> None:
+        """Starts a job; the process too, unless it is warm."""
+        self._idleTimer.stop()
+        self._busy = True
+        if self._process is None:
+            self._start()
+        if self._process is None:
+            return  # it could not be started, and that was told
+        self._process.write(qt.QByteArray(json.dumps(job).encode("ascii") + b"\n"))
+
+    def end(self) -> None:
+        """Ends the process and waits until it is gone, at most two seconds; nothing is passed on any more."""
+        self._idleTimer.stop()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._busy = False
+        process.disconnect("readyReadStandardOutput()", self._readEvents)
+        process.disconnect("readyReadStandardError()", self._readLog)
+        process.disconnect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        # The worker ends by itself when its input closes; the signals are for one that is deep in a library.
+        # On Slicer's own Python the process is a launcher, and the worker its child: both have to go.
+        process.closeWriteChannel()
+        self._signal(signal.SIGTERM)
+        process.terminate()
+        if not process.waitForFinished(KILL_AFTER_MS):
+            self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+            process.kill()
+            process.waitForFinished(1000)
+        self._pid = 0
+
+    def _start(self) -> None:
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        if "OMP_NUM_THREADS" not in os.environ:
+            # One core stays free, so that Slicer remains quick.
+            environment.insert("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+        environment.insert("PYTHONIOENCODING", "utf-8")
+        process = qt.QProcess()
+        process.setProcessEnvironment(environment)
+        process.connect("readyReadStandardOutput()", self._readEvents)
+        process.connect("readyReadStandardError()", self._readLog)
+        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        self._rest = b""
+        self._pid = 0
+        self._process = process
+        worker = libraryRoot() / "DiffuSAMLib" / "worker.py"
+        process.start(workerPython(), ["-u", str(worker)])
+
+    def _signal(self, number: int) -> None:
+        if self._pid:
+            with contextlib.suppress(OSError):  # it may have gone already
+                os.kill(self._pid, number)
+
+    def _readEvents(self) -> None:
+        *lines, self._rest = (self._rest + bytes(self._process.readAllStandardOutput().data())).split(b"\n")
+        process = self._process
+        for line in lines:
+            self._take(line)
+            if self._process is not process:
+                return  # a listener ended the process
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            logging.warning("DiffuSAM: not an event: %r", line[:200])
+            return
+        if event["event"] == "ready":
+            self._pid = event["pid"]
+            return
+        if event["event"] in ("done", "error"):
+            self._busy = False
+            self._idleTimer.start()
+        self._onEvent(event)
+
+    def _readLog(self) -> None:
+        text = bytes(self._process.readAllStandardError().data()).decode("utf-8", "replace")
+        for line in text.splitlines():
+            self._onLog(line)
+
+    def _onFinished(self, *_arguments: object) -> None:
+        """The process ended by itself: it crashed, was killed from outside, or ran out of memory."""
+        self._readEvents()
+        self._lose(_("The computing process ended unexpectedly."))
+
+    def _onProcessError(self, *_arguments: object) -> None:
+        if self._process is not None and self._process.processId() == 0:
+            self._lose(
+                _("The computing process cannot be started ({program}).").format(program=workerPython())
+            )
+
+    def _lose(self, message: str) -> None:
+        if self._process is None:
+            return
+        self._readLog()
+        self._process = None
+        self._pid = 0
+        self._idleTimer.stop()
+        if self._busy:
+            self._busy = False
+            hint = _("Look at the log; with large volumes, close other programs or choose the device CPU.")
+            self._onEvent({"event": "error", "code": "crashed", "message": message, "hint": hint})

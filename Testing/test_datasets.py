@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cases import LABEL_NAMES, ORGANS, reordered, small_abdomen, write_case
+
+from DiffuSAMLib.cli import parse_label_names
+from DiffuSAMLib.datasets import case_name, find_cases, load_stack, read_dataset, to_stack
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.volumes import Volume
+
+NAMES = parse_label_names(LABEL_NAMES)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_case(tmp_path, "b", small_abdomen(4, "MR"))
+    write_case(tmp_path, "a.1", small_abdomen(3))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("case.nii.gz", "case"),
+        ("case.nii", "case"),
+        ("case.seg.nrrd", "case"),
+        ("case.1.nrrd", "case.1"),
+        ("dicom_folder", "dicom_folder"),
+    ],
+)
+def test_a_case_is_called_like_its_file_without_the_ending(file: str, name: str) -> None:
+    assert case_name(Path(file)) == name
+
+
+def test_images_and_labels_are_paired_by_name(folder: Path) -> None:
+    cases = find_cases(folder / "images", folder / "labels", NAMES)
+    assert [case.name for case in cases] == ["a.1", "b"]
+    assert all(case.image.parent.name == "images" and case.labels.parent.name == "labels" for case in cases)
+    assert cases[0].label_names == NAMES
+
+
+def test_only_the_cases_asked_for_are_taken(folder: Path) -> None:
+    assert [c.name for c in find_cases(folder / "images", folder / "labels", NAMES, only=["b"])] == ["b"]
+    with pytest.raises(InputError, match="no image with a label map: c, d"):
+        find_cases(folder / "images", folder / "labels", NAMES, only=["b", "d", "c"])
+
+
+def test_other_files_images_without_labels_and_hidden_files_are_left_out(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "images" / "notes.txt").write_text("x")
+    (folder / "images" / "alone.nii.gz").touch()
+    for kind in ("images", "labels"):
+        (folder / kind / "._b.nii.gz").touch()
+    assert [case.name for case in find_cases(folder / "images", folder / "labels", NAMES)] == ["a.1", "b"]
+    assert "alone.nii.gz" in caplog.text
+    assert "notes" not in caplog.text
+
+
+def test_a_data_set_brings_its_own_label_table(folder: Path) -> None:
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "right_kidney": 2}}))
+    cases = read_dataset(folder, only=["a.1"])
+    assert [(case.name, case.label_names) for case in cases] == [("a.1", {2: "right kidney"})]
+
+
+def test_a_case_becomes_square_slices_with_the_labels_over_the_organs(folder: Path) -> None:
+    case = find_cases(folder / "images", folder / "labels", NAMES, only=["a.1"])[0]
+    stack = load_stack(case, organs=("liver", "spleen", "pancreas"), size=96)
+    abdomen = small_abdomen(3)
+    assert stack.slices.shape == stack.labels.shape == (10, 96, 96)
+    assert (stack.name, stack.modality, stack.procedural) == ("a.1", "CT", False)
+    # 96 pixels are the slices' own: nothing is resampled.
+    np.testing.assert_array_equal(stack.labels == 1, abdomen.labels.array == 4)
+    np.testing.assert_array_equal(stack.labels == 2, abdomen.labels.array == 1)
+    assert stack.labels.max() == 2
+    np.testing.assert_array_equal(stack.known, [True, True, False])
+    window = (np.clip(abdomen.volume.array, -125, 275) + 125) / 400
+    np.testing.assert_allclose(stack.images().numpy(), window, atol=0.5 / 255 + 1e-4)
+    assert stack.images().dtype == torch.float32
+
+
+def test_labels_stay_on_their_organ_when_slices_are_resized() -> None:
+    abdomen = small_abdomen(3)
+    stack = to_stack(abdomen.volume, abdomen.labels.array, NAMES, name="a", organs=ORGANS, size=64)
+    larger = to_stack(abdomen.volume, abdomen.labels.array, NAMES, name="a", organs=ORGANS, size=192)
+    for value in range(1, 5):
+        share = (stack.labels == value).mean()
+        assert (larger.labels == value).mean() == pytest.approx(share, rel=0.08)
+    np.testing.assert_array_equal(larger.labels[:, ::2, ::2], abdomen.labels.array)
+
+
+def test_the_axis_order_of_the_file_does_not_matter() -> None:
+    abdomen = small_abdomen(3)
+    reference = to_stack(abdomen.volume, abdomen.labels.array, NAMES, name="a", organs=ORGANS, size=96)
+    axes, flips = (1, 2, 0), (True, False, True)
+    labels = Volume(abdomen.labels.array, abdomen.volume.geometry, "CT", "labels")
+    stack = to_stack(
+        reordered(abdomen.volume, axes, flips),
+        reordered(labels, axes, flips).array,
+        NAMES,
+        name="a",
+        organs=ORGANS,
+        size=96,
+    )
+    np.testing.assert_array_equal(stack.slices, reference.slices)
+    np.testing.assert_array_equal(stack.labels, reference.labels)
+
+
+def test_a_case_without_any_of_the_organs_is_refused(folder: Path) -> None:
+    case = find_cases(folder / "images", folder / "labels", {9: "pancreas"})[0]
+    with pytest.raises(InputError, match="holds none of: pancreas"):
+        load_stack(case, organs=("pancreas",), size=64)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from DiffuSAMLib.devices import autocast, choose_device
+from DiffuSAMLib.errors import InputError
+
+
+def test_auto_takes_the_gpu_where_there_is_one() -> None:
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device("auto") == best
+
+
+def test_the_processor_is_always_there() -> None:
+    assert choose_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "CPU", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cuda:0:1", "mps:0", "auto:0"]
+)
+def test_a_name_that_is_no_device_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="There is no device") as caught:
+        choose_device(name)
+    assert "auto, cpu, cuda" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "mps", "cuda"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    there = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    if there.get(name, False):
+        assert choose_device(name) == name
+        return
+    with pytest.raises(InputError, match=f"no device {name}") as caught:
+        choose_device(name)
+    assert "--device cpu" in caught.value.hint
+
+
+def test_the_processor_computes_in_full_precision() -> None:
+    with autocast(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

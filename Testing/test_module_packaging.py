@@ -1,0 +1,169 @@
+"""What the Extensions Index and CMake want of the extension, checked without either."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    tomllib = None  # type: ignore[assignment]
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = ROOT / "DiffuSAMSegment"
+SOURCES = sorted([MODULE / "DiffuSAMSegment.py", *MODULE.glob("DiffuSAMSegmentLib/*.py")])
+# Within Slicer; the rest of what the module imports when it loads has to be the standard library.
+SLICER = {"slicer", "qt", "ctk", "vtk", "DiffuSAMSegmentLib"}
+
+
+def cmake_list(file: Path, name: str) -> list[str]:
+    match = re.search(rf"set\({name}\n(.*?)\)", file.read_text(encoding="utf-8"), re.DOTALL)
+    assert match is not None
+    return match[1].replace("${MODULE_NAME}", "DiffuSAMSegment").split()
+
+
+def files(folder: Path, pattern: str, base: Path) -> set[str]:
+    found = {path.relative_to(base).as_posix() for path in folder.glob(pattern) if path.is_file()}
+    return {path for path in found if "__pycache__" not in path}
+
+
+def test_every_file_of_the_module_is_installed() -> None:
+    scripts = cmake_list(MODULE / "CMakeLists.txt", "MODULE_PYTHON_SCRIPTS")
+    resources = cmake_list(MODULE / "CMakeLists.txt", "MODULE_PYTHON_RESOURCES")
+    assert set(scripts) == files(MODULE, "**/*.py", MODULE)
+    assert set(resources) == files(MODULE / "Resources", "**/*", MODULE)
+    assert len(set(scripts + resources)) == len(scripts + resources)
+
+
+def test_every_file_of_the_library_is_installed() -> None:
+    scripts = cmake_list(ROOT / "CMakeLists.txt", "LIBRARY_PYTHON_SCRIPTS")
+    resources = cmake_list(ROOT / "CMakeLists.txt", "LIBRARY_PYTHON_RESOURCES")
+    assert set(scripts) == files(ROOT / "DiffuSAMLib", "**/*.py", ROOT)
+    wanted = {
+        path
+        for name in ("Backbones", "Terminology", "Weights")
+        for path in files(ROOT / "Resources" / name, "**/*", ROOT)
+    }
+    assert set(resources) == {path for path in wanted if not path.endswith(".py")} | {"requirements-sam2.txt"}
+    assert len(set(scripts + resources)) == len(scripts + resources)
+
+
+def test_the_module_and_the_library_do_not_install_the_same_file() -> None:
+    of_module = set(cmake_list(MODULE / "CMakeLists.txt", "MODULE_PYTHON_RESOURCES"))
+    assert not of_module & set(cmake_list(ROOT / "CMakeLists.txt", "LIBRARY_PYTHON_RESOURCES"))
+
+
+def test_the_extension_is_described_as_the_index_reads_it() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    entry = json.loads((ROOT / "DiffuSAMSegment.json").read_text(encoding="utf-8"))
+    assert b"\r" not in (ROOT / "DiffuSAMSegment.json").read_bytes()
+    assert re.search(r"^project\(DiffuSAMSegment\)$", text, re.MULTILINE)
+    fields = dict(re.findall(r'^set\(EXTENSION_(\w+) "([^"\n]+)"\)$', text, re.MULTILINE))
+    assert set(fields) == {"HOMEPAGE", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"}
+    assert entry["build_dependencies"] == fields["DEPENDS"].split() == ["PyTorch"]
+    assert entry["scm_url"] == fields["HOMEPAGE"] + ".git"
+    assert entry["scm_url"].rsplit("/", 1)[1].startswith("Slicer")
+    assert set(entry) == {
+        "$schema",
+        "build_dependencies",
+        "build_subdirectory",
+        "category",
+        "scm_revision",
+        "scm_url",
+        "tier",
+    }
+    for key in ("ICONURL", "SCREENSHOTURLS"):
+        for url in fields[key].split():
+            assert url.startswith("https://raw.githubusercontent.com/")
+    icon = fields["ICONURL"].split("/main/")[1]
+    assert (ROOT / icon).is_file()
+    assert "## NEXT_MODULE" in text
+    assert (ROOT / "LICENSE.txt").is_file()
+
+
+def test_the_icon_has_the_size_that_the_index_wants() -> None:
+    with Image.open(MODULE / "Resources" / "Icons" / "DiffuSAMSegment.png") as icon:
+        assert (icon.format, icon.size) == ("PNG", (128, 128))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_loading_the_module_imports_nothing_that_slicer_lacks(source: Path) -> None:
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    for node in tree.body:
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        for name in names:
+            top = name.split(".")[0]
+            assert top in SLICER or top in sys.stdlib_module_names, f"{source.name} imports {name}"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_nothing_happens_while_the_module_loads(source: Path) -> None:
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    for node in tree.body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        assert isinstance(node, allowed) or is_docstring, f"{source.name}:{node.lineno}"
+
+
+def test_the_module_file_only_wires() -> None:
+    assert len((MODULE / "DiffuSAMSegment.py").read_text(encoding="utf-8").splitlines()) < 600
+    for source in SOURCES:
+        assert len(source.read_text(encoding="utf-8").splitlines()) < 600
+
+
+@pytest.mark.skipif(tomllib is None, reason="tomllib came with Python 3.11")
+def test_slicer_gets_the_same_packages_as_everyone_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (MODULE / "Resources" / "requirements.txt").read_text(encoding="ascii").splitlines()
+    ours = {line for line in lines if line and not line.startswith("#")}
+    # What builds sam2 is no dependency of the program; PyTorch comes through an extension of its own.
+    torch = next(each for each in project["dependencies"] if each.startswith("torch"))
+    assert ours - {"wheel", "setuptools>=61"} == set(project["dependencies"]) - {torch}
+    installer = (MODULE / "DiffuSAMSegmentLib" / "installer.py").read_text(encoding="utf-8")
+    assert f'TORCH_REQUIREMENT = "{torch.removeprefix("torch")}"' in installer
+    # Slicer's reader of such files takes no remark behind a requirement.
+    assert not any("#" in line for line in ours)
+
+
+def test_the_panel_binds_parameters_that_exist() -> None:
+    tree = ast.parse((MODULE / "DiffuSAMSegmentLib" / "parameter_node.py").read_text(encoding="utf-8"))
+    node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.endswith("ParameterNode"))
+    parameters = {
+        n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    }
+    ui = ET.parse(MODULE / "Resources" / "UI" / "DiffuSAMSegment.ui")
+    bound = {
+        each.findtext("string") or ""
+        for each in ui.iter("property")
+        if each.get("name") == "SlicerParameterName"
+    }
+    assert bound == parameters - {"prior", "skippedOrgans"}
+
+
+def test_every_control_of_the_panel_is_explained() -> None:
+    ui = ET.parse(MODULE / "Resources" / "UI" / "DiffuSAMSegment.ui")
+    controls = ("QComboBox", "QPushButton", "QCheckBox", "QListWidget", "QTableWidget", "qMRML")
+    for widget in ui.iter("widget"):
+        kind, name = widget.get("class") or "", widget.get("name") or ""
+        if kind.startswith(controls) and kind != "qMRMLWidget":
+            tips = [p for p in widget.findall("property") if p.get("name") == "toolTip"]
+            assert tips, f"{name} has no tooltip"
+
+
+def test_what_the_code_asks_of_the_panel_is_there() -> None:
+    ui = ET.parse(MODULE / "Resources" / "UI" / "DiffuSAMSegment.ui")
+    names = {widget.get("name") for widget in ui.iter("widget")}
+    code = (MODULE / "DiffuSAMSegment.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"self\.ui\.(\w+)", code)) <= names

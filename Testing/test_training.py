@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cases import ORGANS, small_abdomen, write_case
+from torch import Tensor
+
+from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
+from DiffuSAMLib.backbones import Backbone
+from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.prior import Prior, PriorConfig, empty_memory
+from DiffuSAMLib.prior_files import read_prior
+from DiffuSAMLib.progress import ProgressEvent
+from DiffuSAMLib.stack_pool import StackPool
+from DiffuSAMLib.train import train_prior
+from DiffuSAMLib.training import PriorTraining, SliceSampler, TrainingConfig
+
+SIDE = 64
+SHORT = TrainingConfig(
+    iterations=4,
+    batch=2,
+    spatial=SpatialAugmentation(rotation=0, scale=0, shift=0, elastic=0),
+    intensity=IntensityAugmentation(cross_modality=0, strength=0),
+)
+
+
+def one_slice(*, known: tuple[bool, bool] = (True, True)) -> LabelledStack:
+    """A slice with two discs: label 1 left, label 2 right."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    labels = np.zeros((1, SIDE, SIDE), np.uint8)
+    labels[0, (y - 30) ** 2 + (x - 18) ** 2 < 120] = 1
+    if known[1]:
+        labels[0, (y - 30) ** 2 + (x - 46) ** 2 < 120] = 2
+    image = np.full((1, SIDE, SIDE), 90, np.uint8) + 50 * labels
+    return LabelledStack("disc", "CT", image, labels, np.array(known))
+
+
+def make_training(
+    backbone: Backbone,
+    checkpoint: Path,
+    *,
+    config: TrainingConfig = SHORT,
+    stack: LabelledStack | None = None,
+    kind: str = "diffusion",
+    seed: int = 0,
+) -> PriorTraining:
+    torch.manual_seed(seed)
+    shape = PriorConfig.for_backbone(
+        backbone, ("spleen", "liver"), width=(16, 32), condition_width=(16, 32), kind=kind
+    )
+    pool = StackPool([stack or one_slice()])
+    sampler = SliceSampler(pool, config, context=backbone.slice_context)
+    return PriorTraining(Prior(shape), backbone, sampler, config=config, checkpoint=checkpoint)
+
+
+def relative_fall(training: PriorTraining, name: str) -> float:
+    """Mean of the last losses over that of the first."""
+    values = [losses[name] for losses in training.losses]
+    return float(np.mean(values[-5:]) / np.mean(values[:5]))
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "regression"])
+def test_a_prior_learns_the_memories_of_a_slice(
+    a_compact_backbone: Backbone, tmp_path: Path, kind: str
+) -> None:
+    """Equation 1."""
+    config = replace(SHORT, iterations=16, learning_rate=0.1, segmentation_weight=0)
+    training = make_training(a_compact_backbone, tmp_path / "p.training", config=config, kind=kind)
+    training.run()
+    assert relative_fall(training, "prior") < 0.5
+    assert relative_fall(training, "presence") < 0.3
+
+
+def test_a_prior_learns_what_the_mask_decoder_makes_of_its_memories(
+    a_compact_backbone: Backbone, tmp_path: Path
+) -> None:
+    """Equation 2, through a decoder of random weights."""
+    config = replace(SHORT, iterations=14, learning_rate=0.1, prior_weight=0)
+    training = make_training(a_compact_backbone, tmp_path / "p.training", config=config)
+    training.run()
+    assert relative_fall(training, "segmentation") < 0.9
+
+
+class Interruption:
+    """The user's Ctrl-C after some iterations."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def __call__(self, event: ProgressEvent) -> None:
+        if event.done == self.iteration:
+            raise KeyboardInterrupt
+
+
+def assert_equal_states(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(a_compact_backbone: Backbone, tmp_path: Path) -> None:
+    whole = make_training(a_compact_backbone, tmp_path / "whole.training")
+    expected = whole.run()
+
+    checkpoint = tmp_path / "cut" / "cut.training"
+    first = make_training(a_compact_backbone, checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(Interruption(2))
+    assert first.iteration == 2
+
+    # Everything comes from the checkpoint: this prior starts from other weights.
+    second = make_training(a_compact_backbone, checkpoint, seed=99)
+    seen: list[int] = []
+    found = second.run(lambda event: seen.append(event.done))
+    assert seen == [3, 4]
+    assert_equal_states(found, expected)
+    assert_equal_states(second.prior.state_dict(), whole.prior.state_dict())
+    for one, other in zip(second.losses, whole.losses, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_draws_depend_on_the_seed_and_the_iteration_alone() -> None:
+    config = replace(SHORT, spatial=SpatialAugmentation(), intensity=IntensityAugmentation())
+    pool = StackPool([one_slice()])
+    sampler, again = (SliceSampler(pool, config, context=1) for _ in range(2))
+    other = SliceSampler(pool, replace(config, seed=1), context=1)
+    for each in (sampler, other):
+        each.seek(7)
+    again.draw()
+    again.seek(7)
+    first = sampler.draw()
+    assert torch.equal(first.images, again.draw().images)
+    assert not torch.equal(first.images, other.draw().images)
+    sampler.seek(8)
+    assert not torch.equal(first.images, sampler.draw().images)
+    assert first.images.shape == (2, 3, SIDE, SIDE)
+    assert first.masks.shape == (2, 2, SIDE, SIDE)
+    assert first.known.tolist() == [[True, True], [True, True]]
+
+
+def test_an_interrupt_within_an_update_keeps_the_earlier_checkpoint(
+    a_compact_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "p.training"
+    with pytest.raises(KeyboardInterrupt):
+        make_training(a_compact_backbone, checkpoint).run(Interruption(1))
+    before = checkpoint.read_bytes()
+    training = make_training(a_compact_backbone, checkpoint)
+    monkeypatch.setattr(training.optimizer, "step", lambda: Interruption(0)(ProgressEvent("train", 0, 1)))
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    assert checkpoint.read_bytes() == before
+
+
+def test_the_average_of_the_weights_is_what_training_gives(
+    a_compact_backbone: Backbone, tmp_path: Path
+) -> None:
+    training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
+    before = {name: value.clone() for name, value in training.prior.named_parameters()}
+    averaged = training.run()
+    for name, value in training.prior.named_parameters():
+        # The first step's decay is 1/10.
+        torch.testing.assert_close(averaged[name], before[name] * 0.1 + value.detach() * 0.9)
+    assert any((averaged[name] != value).any() for name, value in training.prior.named_parameters())
+
+
+def test_latents_are_standardised(a_compact_backbone: Backbone, tmp_path: Path) -> None:
+    training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
+    averaged = training.run()
+    training.sampler.seek(5)
+    latent, *_ = training._targets(training.sampler.draw(), present_only=True)
+    assert float((latent**2).mean()) == pytest.approx(1, rel=0.35)
+    torch.testing.assert_close(averaged["latent_deviation"], training.prior.latent_deviation)
+
+
+def test_an_organ_that_a_case_does_not_label_teaches_nothing(
+    a_compact_backbone: Backbone, tmp_path: Path
+) -> None:
+    stack = one_slice(known=(True, False))
+    training = make_training(a_compact_backbone, tmp_path / "p.training", stack=stack)
+    for iteration in range(4):
+        training.iteration = iteration
+        training._gradients()
+        head, embedding = training.prior.presence_head, training.prior.denoiser.class_embedding
+        assert head.weight.grad is not None
+        assert embedding.weight.grad is not None
+        assert head.weight.grad[0].any()
+        assert not head.weight.grad[1].any()
+        assert embedding.weight.grad[0].any()
+        assert not embedding.weight.grad[1].any()
+
+
+def test_the_frozen_backbone_stays_as_it_was(a_compact_backbone: Backbone, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in a_compact_backbone.state_dict().items()}
+    make_training(a_compact_backbone, tmp_path / "p.training").run()
+    assert_equal_states(a_compact_backbone.state_dict(), before)
+    assert all(parameter.grad is None for parameter in a_compact_backbone.parameters())
+
+
+def test_a_latent_and_a_memory_are_inverse(a_compact_backbone: Backbone, tmp_path: Path) -> None:
+    training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
+    training.run()
+    latent, empty, rows, _, features = training._targets(training.sampler.draw())
+    torch.testing.assert_close(empty, empty_memory(a_compact_backbone, features)[rows])
+    memory = training.prior.to_memory(latent, empty)
+    torch.testing.assert_close(training.prior.to_latent(memory, empty), latent, atol=1e-4, rtol=1e-4)
+
+
+def test_a_time_limit_ends_the_training(a_compact_backbone: Backbone, tmp_path: Path) -> None:
+    config = replace(SHORT, iterations=10**6, minutes=0.01)
+    training = make_training(a_compact_backbone, tmp_path / "p.training", config=config)
+    training.run()
+    assert 1 <= training.iteration < 1000
+    assert training.seconds >= 0.6
+
+
+def test_a_prior_learns_organs_that_no_single_case_labels_all(tmp_path: Path) -> None:
+    """With the bundled backbone, from files to a prior file."""
+    names = [{1: "spleen"}, {4: "liver", 2: "right kidney"}]
+    cases = []
+    for number, table in enumerate(names):
+        write_case(tmp_path, f"case{number}", small_abdomen(3 + number, "CT" if number else "MR"))
+        image = tmp_path / "images" / f"case{number}.nii.gz"
+        cases.append(LabelledFiles(f"case{number}", image, tmp_path / "labels" / image.name, table))
+    output = tmp_path / "new" / "prior.safetensors"
+    config = replace(SHORT, iterations=2)
+    header = train_prior(
+        cases, output, image_size=64, config=config, procedural=1, kind="regression", device="cpu"
+    )
+    assert [label.name for label in header.labels] == ["spleen", "liver", "right kidney"]
+    assert [label.value for label in header.labels] == [1, 2, 3]
+    assert header.modalities == ("CT", "MR")
+    assert header.backbone.image_size == 64
+    assert header.config["kind"] == "regression"
+    assert header.training["cases"] == ["case0", "case1"]
+    assert header.training["procedural_abdomens"] == 1
+    assert header.training["recipe"]["batch"] == 2
+    read, tensors = read_prior(output)
+    assert read.to_json() == header.to_json()
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert [path.name for path in output.parent.iterdir()] == ["prior.safetensors"]
+
+
+def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
+    write_case(tmp_path, "case", small_abdomen())
+    image = tmp_path / "images" / "case.nii.gz"
+    case = LabelledFiles("case", image, tmp_path / "labels" / image.name, dict(enumerate(ORGANS, 1)))
+    output = tmp_path / "prior.safetensors"
+    config = replace(SHORT, iterations=1)
+    header = train_prior(
+        [case],
+        output,
+        organs=("liver", "spleen", "liver"),
+        image_size=64,
+        config=config,
+        device="cpu",
+    )
+    assert [label.name for label in header.labels] == ["liver", "spleen"]
+    with pytest.raises(InputError, match="Procedural abdomens show only"):
+        train_prior(
+            [replace(case, label_names={1: "tail"})],
+            output,
+            image_size=64,
+            procedural=1,
+            config=config,
+            device="cpu",
+        )
