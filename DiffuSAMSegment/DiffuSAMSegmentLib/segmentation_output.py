@@ -108,7 +108,7 @@ class SegmentationOutput:
             return
         kept = keepPartial and bool(self._array.any())
         if self._created and not kept:
-            slicer.mrmlScene.RemoveNode(self.node)
+            removeNode(self.node)
             return
         segmentation = self.node.GetSegmentation()
         for value, identifier in self._ids.items():
@@ -166,6 +166,14 @@ class SegmentationOutput:
 def exists(node) -> bool:
     """Whether a node is still in the scene."""
     return node is not None and bool(slicer.mrmlScene.IsNodePresent(node))
+
+
+def removeNode(node) -> None:
+    """Removes a node with what was made for it alone."""
+    for own in (node.GetDisplayNode(), node.GetStorageNode()):
+        if own is not None:
+            slicer.mrmlScene.RemoveNode(own)
+    slicer.mrmlScene.RemoveNode(node)
 
 
 def reportOf(segmentationNode) -> dict | None:

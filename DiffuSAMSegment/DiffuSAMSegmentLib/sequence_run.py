@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
-from .segmentation_output import exists
+from .segmentation_output import exists, removeNode
 from .segmentation_run import RunListener, RunSettings, SegmentationError, SegmentationRun
 from .worker_process import WorkerProcess
 
@@ -125,7 +125,7 @@ class SequenceRun:
             return  # the scene is being closed
         slicer.mrmlScene.RemoveNode(self._sequence)
         if self._created and exists(self.segmentationNode):
-            slicer.mrmlScene.RemoveNode(self.segmentationNode)
+            removeNode(self.segmentationNode)
         self._show()
 
     def _show(self) -> None:

@@ -92,6 +92,10 @@ class qSlicerApplication(from_facts("qSlicerApplication", qSlicerCoreApplication
 
     settings = revisionUserSettings = userSettings
 
+    def restart(self) -> None:
+        """Counted only; `state(app).restarts` is for tests."""
+        state(self).restarts = state(self).__dict__.get("restarts", 0) + 1
+
     def pauseRender(self) -> None:
         state(self).paused = state(self).__dict__.get("paused", 0) + 1
 
@@ -113,15 +117,31 @@ class CommandOptions(host_class("qSlicerCommandOptions")):
 
 @register
 class qSlicerExtensionsManagerModel(from_facts("qSlicerExtensionsManagerModel", QtCore.QObject)):
-    """Has no extensions and installs none."""
+    """Has no extensions; what installing one does is up to the test (`Host.set_extension_installer`)."""
 
-    installedExtensions = host_property("QStringList", "installedExtensions", get=lambda self: ())
+    interactive = host_property("bool", "interactive", default=True)
+    installedExtensions = host_property(
+        "QStringList", "installedExtensions", get=lambda self: tuple(state(self).__dict__.get("installed", ()))
+    )
+
+    def setInteractive(self, interactive: bool) -> None:
+        self.interactive = interactive
 
     def isExtensionInstalled(self, name: str) -> bool:
-        return False
+        return name in self.installedExtensions
 
-    def installExtensionFromServer(self, name: str, restart: bool = True, update: bool = True) -> bool:
-        return False
+    def updateExtensionsMetadataFromServer(self, force: bool = False, wait: bool = False) -> bool:
+        return state(self).__dict__.get("installer") is not None
+
+    def installExtensionFromServer(self, name: str, restart: bool = True, dependencies: bool = True) -> bool:
+        installer = state(self).__dict__.get("installer")
+        if installer is None or not installer(name):
+            return False
+        state(self).installed = (*self.installedExtensions, name)
+        self.extensionInstalled.emit(name)
+        if restart:
+            slicer.app.restart()
+        return True
 
 
 @register

@@ -61,6 +61,8 @@ class Host:
         for name in ("temporary", "home", "cache", "extensions", "settings"):
             (self.folder / name).mkdir()
         atexit.register(self._end)
+        # Every process that comes from this one has it, also when its parent is gone.
+        os.environ["SLICER_HOST_FOLDER"] = str(self.folder)
         self._start_qt()
         self._start_python_modules()
         self._start_application()
@@ -80,6 +82,15 @@ class Host:
         from . import pythonqt
 
         self.qt = pythonqt.install()
+        self.qt_messages: list[str] = []
+        QtCore.qInstallMessageHandler(self._qt_message)
+        atexit.register(QtCore.qInstallMessageHandler, None)
+
+    def _qt_message(self, kind: Any, context: Any, text: str) -> None:
+        if "propagateSizeHints" in text:
+            return  # a peculiarity of the offscreen platform
+        self.qt_messages.append(text)
+        sys.stderr.write(f"Qt: {text}\n")
 
     def _start_python_modules(self) -> None:
         import slicer
@@ -154,6 +165,7 @@ class Host:
             setattr(slicer.modules, name.lower(), loaded[name])
             setattr(slicer.moduleNames, name, name)
         self._watch(slicer.vtkMRMLScene.NodeAddedEvent, self._give_item)
+        self._watch(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._take_item)
         slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         vtk.vtkObject.GlobalWarningDisplayOn()
 
@@ -162,9 +174,8 @@ class Host:
         self._remote = slicer.vtkMRMLRemoteIOLogic()
         self._data_io = slicer.vtkDataIOManagerLogic()
         self._remote.GetCacheManager().SetRemoteCacheDirectory(self.app.cachePath)
-        self._remote.SetMRMLScene(self.scene)
         self._data_io.SetMRMLApplicationLogic(self.logic)
-        self._data_io.SetAndObserveDataIOManager(self._remote.GetDataIOManager())
+        self.logic.SetMRMLSceneDataIO(self.scene, self._remote, self._data_io)
 
     def _start_launcher(self) -> None:
         from .app import make_launcher
@@ -187,6 +198,13 @@ class Host:
         hierarchy = self.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         if hierarchy is not None and not hierarchy.GetItemByDataNode(node):
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    def _take_item(self, node: Any) -> None:
+        if self.scene.IsClosing() or node.IsA("vtkMRMLSubjectHierarchyNode"):
+            return
+        hierarchy = self.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+        if hierarchy is not None and (item := hierarchy.GetItemByDataNode(node)):
+            hierarchy.RemoveItem(item, False, False)
 
     def _end(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -245,6 +263,21 @@ class Host:
         self.scene.Clear(False)
         self.process_events()
 
+    def clean(self) -> None:
+        """An empty scene, without the parameter nodes that outlive closing it; no settings, no extensions."""
+        from .host_class import state
+
+        self.scene.Clear(False)
+        for node in self.slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
+            self.scene.RemoveNode(node)
+        self.app.userSettings().clear()
+        state(self.app).restarts = 0
+        extensions = state(self.app.extensionsManagerModel())
+        extensions.installer, extensions.installed = None, ()
+        self.slicer.modules.sampleDataSources.clear()
+        self.slicer.selfTests.clear()
+        self.process_events()
+
     def process_events(self, seconds: float = 0.0) -> None:
         end = time.monotonic() + seconds
         self.app.processEvents()
@@ -264,6 +297,18 @@ class Host:
                 raise TimeoutError(f"Not within {timeout} s: {getattr(condition, '__name__', condition)}")
             self.process_events(0.01)
         return result
+
+    def set_extension_installer(self, installer: Callable[[str], bool] | None) -> None:
+        """What stands for the extensions server: called with an extension's name, returns whether it installed it."""
+        from .host_class import state
+
+        state(self.app.extensionsManagerModel()).installer = installer
+
+    def restarts(self) -> int:
+        """How often the module asked the application to restart."""
+        from .host_class import state
+
+        return state(self.app).__dict__.get("restarts", 0)
 
     def set_testing(self, testing: bool) -> None:
         """Whether slicer.app.testingEnabled(): dialogs then answer themselves."""

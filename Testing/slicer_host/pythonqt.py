@@ -218,14 +218,37 @@ def qt_classes() -> Iterator[type]:
                 yield value
 
 
+# Of each Qt class, what it adds to its base class.
+_properties: dict[str, frozenset[str]] = {}
+_signals: dict[str, frozenset[str]] = {}
+
+
+def _of_qt(table: dict[str, frozenset[str]], cls: type) -> frozenset[str]:
+    return frozenset().union(*[table.get(c.__name__, frozenset()) for c in cls.__mro__ if c.__module__.startswith("PySide6.")])
+
+
+def qt_properties(cls: type) -> frozenset[str]:
+    """Names of the properties that a class has from Qt."""
+    return _of_qt(_properties, cls)
+
+
+def qt_signals(cls: type | None = None) -> frozenset[str]:
+    """Signatures of the signals that a class, or any class, has from Qt."""
+    return _of_qt(_signals, cls) if cls else frozenset().union(*_signals.values())
+
+
 def install() -> types.ModuleType:
     """Changes PySide6's classes, once, and returns the module `qt`."""
     if "qt" in sys.modules:
         return sys.modules["qt"]
     for cls in {c: None for c in qt_classes() if issubclass(c, QtCore.QObject)}:
         meta = cls.staticMetaObject
-        for index in range(meta.propertyOffset(), meta.propertyCount()):
-            entry = meta.property(index)
+        entries = [meta.property(i) for i in range(meta.propertyOffset(), meta.propertyCount())]
+        _properties[cls.__name__] = frozenset(entry.name() for entry in entries)
+        methods = [meta.method(i) for i in range(meta.methodOffset(), meta.methodCount())]
+        signals = [m for m in methods if m.methodType() == QtCore.QMetaMethod.MethodType.Signal]
+        _signals[cls.__name__] = frozenset(bytes(m.methodSignature().data()).decode() for m in signals)
+        for entry in entries:
             if entry.name() not in _VIRTUAL_GETTERS:
                 setattr(cls, entry.name(), QtProperty(cls, entry, getattr(cls, entry.name(), None)))
     QtCore.QObject.name = _ObjectName()

@@ -10,7 +10,7 @@ from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from .facts import facts, split_signature
 from .host_class import host_class, is_host_property
-from .pythonqt import adopt, connect, host_signal
+from .pythonqt import adopt, connect, host_signal, qt_properties
 
 # Written into .ui files as properties, without being any.
 _NOT_IN_META_OBJECT = {"buddy"}
@@ -91,6 +91,8 @@ class HostUiLoader(QtUiTools.QUiLoader):
         if top is None or self._errors:
             raise UiFileError(f"{file}: {'; '.join(self._errors) or self.errorString()}")
         named = {w.name: w for w in [adopt(top), *top.findChildren(QtCore.QObject)] if w.name}
+        for name in named:
+            top.__dict__.pop(name, None)  # PySide's convenience, which PythonQt does not have
         for name, key, value in later:
             setattr(named[name], key, value)
         for connection in connections if connections is not None else []:
@@ -114,7 +116,7 @@ class HostUiLoader(QtUiTools.QUiLoader):
             if is_host_property(cls, key):
                 element.remove(entry)
                 taken.append((name, key, _value(entry[0], cls)))
-            elif cls.staticMetaObject.indexOfProperty(key) < 0 and key not in _NOT_IN_META_OBJECT:
+            elif key not in qt_properties(cls) | _NOT_IN_META_OBJECT:
                 raise UiFileError(f"{file}: {class_name} {name!r} has no property {key}.")
         return taken
 

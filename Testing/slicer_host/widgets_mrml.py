@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import shiboken6
@@ -66,6 +65,17 @@ class qSlicerWidget(from_facts("qSlicerWidget", QtWidgets.QWidget)):
         self.mrmlSceneChanged.emit(scene)
 
 
+def _filter(kind: str, name: str, default: Any) -> Any:
+    """A property that decides which nodes are in the list."""
+
+    def put(self: Any, value: Any) -> None:
+        if state(self).__dict__.get(name) != value:
+            state(self).__dict__[name] = value
+            self._refill()
+
+    return host_property(kind, name, get=lambda self: state(self).__dict__.setdefault(name, default), put=put)
+
+
 @register
 class qMRMLNodeComboBox(from_facts("qMRMLNodeComboBox", QtWidgets.QWidget)):
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
@@ -76,11 +86,8 @@ class qMRMLNodeComboBox(from_facts("qMRMLNodeComboBox", QtWidgets.QWidget)):
         own.combo.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Fixed)
         row(self, own.combo)
         own.combo.currentIndexChanged.connect(lambda index: self._report())
-        own.combo.activated.connect(lambda index: self._nodeActivated_vtkMRMLNode_(index))
+        own.combo.activated.connect(lambda index: self.nodeActivated.emit(self.currentNode()))
         self._refill()
-
-    def _nodeActivated_vtkMRMLNode_(self, index: int) -> None:
-        self.nodeActivated.emit(self.currentNode())
 
     # What the list holds.
 
@@ -159,25 +166,12 @@ class qMRMLNodeComboBox(from_facts("qMRMLNodeComboBox", QtWidgets.QWidget)):
         scene = state(self).scene
         return scene.GetNodeByID(node_id) if scene is not None and node_id else None
 
-    def _put(name: str) -> Callable:
-        def put(self: Any, value: Any) -> None:
-            if state(self).__dict__.get(name) != value:
-                state(self).__dict__[name] = value
-                self._refill()
-
-        return put
-
-    def _stored(kind: str, name: str, default: Any, put: Callable = _put) -> Any:
-        return host_property(
-            kind, name, get=lambda self: state(self).__dict__.setdefault(name, default), put=put(name)
-        )
-
-    nodeTypes = _stored("QStringList", "nodeTypes", ())
-    showHidden = _stored("bool", "showHidden", False)
-    showChildNodeTypes = _stored("bool", "showChildNodeTypes", True)
-    hideChildNodeTypes = _stored("QStringList", "hideChildNodeTypes", ())
-    noneEnabled = _stored("bool", "noneEnabled", False)
-    noneDisplay = _stored("QString", "noneDisplay", "None")
+    nodeTypes = _filter("QStringList", "nodeTypes", ())
+    showHidden = _filter("bool", "showHidden", False)
+    showChildNodeTypes = _filter("bool", "showChildNodeTypes", True)
+    hideChildNodeTypes = _filter("QStringList", "hideChildNodeTypes", ())
+    noneEnabled = _filter("bool", "noneEnabled", False)
+    noneDisplay = _filter("QString", "noneDisplay", "None")
     addEnabled = host_property("bool", "addEnabled", default=True)
     removeEnabled = host_property("bool", "removeEnabled", default=True)
     editEnabled = host_property("bool", "editEnabled", default=False)
@@ -298,6 +292,15 @@ class qMRMLCheckableNodeComboBox(from_facts("qMRMLCheckableNodeComboBox", qMRMLN
         return not self.uncheckedNodes()
 
 
+def _column(name: str, index: int) -> Any:
+    return host_property(
+        "bool",
+        name,
+        get=lambda self: not state(self).table.isColumnHidden(index),
+        put=lambda self, value: state(self).table.setColumnHidden(index, not value),
+    )
+
+
 @register
 class qMRMLSegmentsTableView(from_facts("qMRMLSegmentsTableView", qMRMLWidget)):
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
@@ -366,9 +369,6 @@ class qMRMLSegmentsTableView(from_facts("qMRMLSegmentsTableView", qMRMLWidget)):
             own.observers.add(node, slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent, "_update")
         self._update()
 
-    def setMRMLScene(self, scene: Any) -> None:
-        super().setMRMLScene(scene)
-
     segmentCount = host_property("int", "segmentCount", get=lambda self: len(state(self).ids))
     headerVisible = host_property(
         "bool",
@@ -384,14 +384,6 @@ class qMRMLSegmentsTableView(from_facts("qMRMLSegmentsTableView", qMRMLWidget)):
             QtWidgets.QAbstractItemView.SelectionMode(value)
         ),
     )
-
-    def _column(name: str, index: int) -> Any:
-        return host_property(
-            "bool",
-            name,
-            get=lambda self: not state(self).table.isColumnHidden(index),
-            put=lambda self, value: state(self).table.setColumnHidden(index, not value),
-        )
 
     visibilityColumnVisible = _column("visibilityColumnVisible", 0)
     colorColumnVisible = _column("colorColumnVisible", 1)
