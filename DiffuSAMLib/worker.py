@@ -141,23 +141,24 @@ def main() -> int:
     os.dup2(2, 1)
     worker = Worker(events)
     jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    busy = threading.Event()
+    busy, closed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    threading.Thread(target=_read_lines, args=(jobs, busy), daemon=True).start()
+    threading.Thread(target=_read_lines, args=(jobs, busy, closed), daemon=True).start()
     worker.ready()
     try:
         while (line := jobs.get()) is not None and not _is_quit(line):
             busy.set()
+            if closed.is_set():
+                break  # nobody waits for the answer
             worker.run(line)
             busy.clear()
     except SystemExit:
-        # The clean-up of the job is done; what Python and PyTorch do at their end only takes time.
-        os._exit(EXIT_TERMINATED)
+        return EXIT_TERMINATED
     return 0
 
 
-def _read_lines(jobs: queue.SimpleQueue[str | None], busy: threading.Event) -> None:
+def _read_lines(jobs: queue.SimpleQueue[str | None], busy: threading.Event, closed: threading.Event) -> None:
     # Not through sys.stdin: its lock, held by this thread, would be missed at the end of the interpreter.
     rest = b""
     while chunk := os.read(0, 1 << 16):
@@ -165,6 +166,7 @@ def _read_lines(jobs: queue.SimpleQueue[str | None], busy: threading.Event) -> N
         for line in lines:
             if line.strip():
                 jobs.put(line.decode("utf-8", "replace"))
+    closed.set()
     jobs.put(None)
     if busy.is_set():
         _thread.interrupt_main(signal.SIGTERM)
@@ -228,4 +230,5 @@ def _request(job: dict[str, Any]) -> SegmentRequest:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The clean-up of a job is done by now; what Python and PyTorch do at their end only takes time.
+    os._exit(main())

@@ -455,7 +455,7 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic):
                 qt.QThread.msleep(10)
             if failures:
                 raise failures[0]
-            if reportOf(run.segmentationNode) is None:
+            if run.stopped:
                 raise SegmentationError(_("The segmentation was stopped."), code="stopped")
         return run.segmentationNode
 

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from slicer_host import missing_packages
 
 if missing := missing_packages():
@@ -38,7 +37,12 @@ FAULTS = [
     (PY, '"finished(int,QProcess::ExitStatus)"', '"finished(int,ExitStatus)"', "signal"),
     (PY, "self.timer.stop()", "self.timer.timeout.emit()", "emit"),
     (PY, "self._parameterNode.threshold,", "self._parameterNode.treshold,", "parameter"),
-    (PY, "inputVolume: vtkMRMLScalarVolumeNode", "inputVolume: vtkMRMLScalarVolumeNode | None", "parameter-type"),
+    (
+        PY,
+        "inputVolume: vtkMRMLScalarVolumeNode",
+        "inputVolume: vtkMRMLScalarVolumeNode | None",
+        "parameter-type",
+    ),
     (PY, "slicer.util.addVolumeFromArray", "slicer.util.volumeFromArray", "util-name"),
     (PY, 'array, name="ToyBlock"', 'array, title="ToyBlock"', "util-argument"),
     (PY, "slicer.app.connect", "slicer.app.onStart", "app-name"),
@@ -62,7 +66,9 @@ def test_nothing_is_found_in_our_module():
     assert [str(f) for f in check(MODULE, local=("DiffuSAMLib",))] == []
 
 
-@pytest.mark.parametrize(("file", "right", "wrong", "kind"), FAULTS, ids=[f"{f[3]}-{i}" for i, f in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "kind"), FAULTS, ids=[f"{f[3]}-{i}" for i, f in enumerate(FAULTS)]
+)
 def test_a_planted_fault_is_found(tmp_path, file, right, wrong, kind):
     folder = tmp_path / "toy"
     shutil.copytree(TOY, folder)

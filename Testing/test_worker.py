@@ -244,6 +244,14 @@ def test_an_idle_worker_ends_in_peace(mortal: Child, ending: str) -> None:
     assert mortal.process.wait(10) == 0
 
 
+def test_a_job_whose_sender_has_gone_is_not_begun(mortal: Child, image: Path, tmp_path: Path) -> None:
+    job = {"job": "segment", "image": str(image), "output": str(tmp_path / "labels.nrrd")}
+    mortal.send(job)
+    mortal.input.close()
+    assert mortal.process.wait(10) in (0, 143)
+    assert not (tmp_path / "labels.nrrd").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 @pytest.mark.parametrize("stage", ["read", "encode", "generate", "propagate", "write"])
 def test_a_busy_worker_ends_at_once_and_leaves_no_file(

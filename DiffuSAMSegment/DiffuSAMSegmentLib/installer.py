@@ -147,7 +147,7 @@ class Installer:
                 "-r",
                 str(libraryRoot() / "requirements-sam2.txt"),
             ]
-            slicer.util.pip_install(arguments)
+            (packaging or slicer.util).pip_install(arguments)
 
     def _constraints(self):
         return _PinnedConstraints(_lines(self._constraintsFile))

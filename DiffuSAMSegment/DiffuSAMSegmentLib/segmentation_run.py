@@ -18,6 +18,8 @@ from .volume_export import exportVolume
 from .worker_process import WorkerProcess
 
 REFRESH_MS = 150
+# After these errors the process is as good as before.
+KEEPS_PROCESS = ("input", "weights", "output")
 
 
 class SegmentationError(RuntimeError):
@@ -67,6 +69,7 @@ class SegmentationRun:
     settings: RunSettings
     listener: RunListener = field(default_factory=RunListener)
     ended: bool = field(default=False, init=False)
+    stopped: bool = field(default=False, init=False)
 
     def start(self) -> None:
         """Returns at once; the listener is told the rest.
@@ -129,12 +132,16 @@ class SegmentationRun:
         elif kind == "done":
             self._finish(event["report"])
         elif kind == "error":
+            if event["code"] not in KEEPS_PROCESS:
+                # Memory is freed, and packages that are installed meanwhile are seen, by a new process only.
+                self.process.end()
             self._end(keepPartial=False)
             self.listener.failed(SegmentationError(event["message"], _hint(event), event["code"]))
 
     def stop(self, keepPartial: bool = False) -> None:
         """Ends the child process and puts the scene back, or keeps what was found so far."""
         if not self.ended:
+            self.stopped = True
             self.process.end()
             if keepPartial:
                 self._refresh()

@@ -43,6 +43,7 @@ class SequenceRun:
         self._run: SegmentationRun | None = None
         self.segmentationNode = segmentationNode
         self.ended = False
+        self.stopped = False
 
     def start(self) -> None:
         """Begins with the first frame.
@@ -80,6 +81,7 @@ class SequenceRun:
         """Ends the present frame; the frames that are complete stay only if the user wants that."""
         if self.ended:
             return
+        self.stopped = True
         self._run.stop()
         if keepPartial and self._frame:
             self._finish()

@@ -29,6 +29,8 @@ class WorkerProcess:
         self._onEvent = onEvent
         self._onLog = onLog
         self._process = None
+        # The one before: it may be in the middle of telling its end, and must not vanish meanwhile.
+        self._ended = None
         self._pid = 0
         self._rest = b""
         self._busy = False
@@ -60,18 +62,19 @@ class WorkerProcess:
     def end(self) -> None:
         """Ends the process and waits until it is gone, at most two seconds; nothing is passed on any more."""
         self._idleTimer.stop()
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
+        self._process, self._ended = None, process
         self._busy = False
         process.disconnect("readyReadStandardOutput()", self._readEvents)
         process.disconnect("readyReadStandardError()", self._readLog)
         process.disconnect("finished(int,QProcess::ExitStatus)", self._onFinished)
-        # The worker ends by itself when its input closes; the signals are for one that is deep in a library.
-        # On Slicer's own Python the process is a launcher, and the worker its child: both have to go.
+        # On Slicer's own Python the process is a launcher, and the worker its child. The worker ends when its input
+        # closes, or by the signal if it is busy; the launcher ends after it. To end the launcher alone would leave
+        # the worker behind.
         process.closeWriteChannel()
         self._signal(signal.SIGTERM)
-        process.terminate()
         if not process.waitForFinished(KILL_AFTER_MS):
             self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
             process.kill()
@@ -133,8 +136,8 @@ class WorkerProcess:
         self._readEvents()
         self._lose(_("The computing process ended unexpectedly."))
 
-    def _onProcessError(self, *_arguments: object) -> None:
-        if self._process is not None and self._process.processId() == 0:
+    def _onProcessError(self, error: object) -> None:
+        if error == qt.QProcess.FailedToStart:
             self._lose(
                 _("The computing process cannot be started ({program}).").format(program=workerPython())
             )
@@ -143,7 +146,7 @@ class WorkerProcess:
         if self._process is None:
             return
         self._readLog()
-        self._process = None
+        self._process, self._ended = None, self._process
         self._pid = 0
         self._idleTimer.stop()
         if self._busy:

@@ -31,7 +31,9 @@ class qSlicerApplication(from_facts("qSlicerApplication", qSlicerCoreApplication
         own.modules, own.files, own.options = qSlicerModuleManager(), qSlicerCoreIOManager(), CommandOptions()
         own.extensions = qSlicerExtensionsManagerModel()
 
-    temporaryPath = host_property("QString", "temporaryPath", get=lambda self: str(state(self).folder / "temporary"))
+    temporaryPath = host_property(
+        "QString", "temporaryPath", get=lambda self: str(state(self).folder / "temporary")
+    )
     slicerHome = host_property("QString", "slicerHome", get=lambda self: str(state(self).folder / "home"))
     cachePath = host_property("QString", "cachePath", get=lambda self: str(state(self).folder / "cache"))
     slicerUserSettingsFilePath = host_property(
@@ -121,7 +123,9 @@ class qSlicerExtensionsManagerModel(from_facts("qSlicerExtensionsManagerModel", 
 
     interactive = host_property("bool", "interactive", default=True)
     installedExtensions = host_property(
-        "QStringList", "installedExtensions", get=lambda self: tuple(state(self).__dict__.get("installed", ()))
+        "QStringList",
+        "installedExtensions",
+        get=lambda self: tuple(state(self).__dict__.get("installed", ())),
     )
 
     def setInteractive(self, interactive: bool) -> None:
@@ -188,7 +192,9 @@ class qSlicerLoadableModule(from_facts("qSlicerLoadableModule", host_class("qSli
 
 
 @register
-class qSlicerModuleFactoryManager(from_facts("qSlicerModuleFactoryManager", host_class("qSlicerAbstractModuleFactoryManager"))):
+class qSlicerModuleFactoryManager(
+    from_facts("qSlicerModuleFactoryManager", host_class("qSlicerAbstractModuleFactoryManager"))
+):
     def loadedModuleNames(self) -> tuple[str, ...]:
         return slicer.app.moduleManager().modulesNames()
 

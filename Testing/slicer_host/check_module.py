@@ -1,6 +1,6 @@
 """Static check of a scripted module's Python and .ui files: does all that they name exist in Slicer?
 
-    python -m slicer_host.check_module PATH_OF_THE_MODULE_FOLDER
+python -m slicer_host.check_module PATH_OF_THE_MODULE_FOLDER
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from .check_ui import Finding, UiFile  # noqa: E402
 from .facts import facts  # noqa: E402
 
 # What a file may import when it is loaded; reviewers of the Extensions Index look at it.
-_AT_FILE_SCOPE = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", "scipy", "vtkSegmentationCore", "vtkITK"}
+_AT_FILE_SCOPE = {
+    "slicer",
+    "vtk",
+    "qt",
+    "ctk",
+    "numpy",
+    "SimpleITK",
+    "scipy",
+    "vtkSegmentationCore",
+    "vtkITK",
+}
 _SLICER_NAMES = {
     "app", "cli", "i18n", "logic", "modules", "moduleNames", "mrmlScene", "packaging", "parameterNodeWrapper",
     "ScriptedLoadableModule", "selfTests", "testing", "util",
@@ -51,13 +61,17 @@ def _parameter_classes(tree: ast.AST) -> Iterator[ast.ClassDef]:
 
 
 def _members(cls: ast.ClassDef) -> dict[str, ast.AnnAssign]:
-    return {e.target.id: e for e in cls.body if isinstance(e, ast.AnnAssign) and isinstance(e.target, ast.Name)}
+    return {
+        e.target.id: e for e in cls.body if isinstance(e, ast.AnnAssign) and isinstance(e.target, ast.Name)
+    }
 
 
 class _Checker(ast.NodeVisitor):
     """One Python file."""
 
-    def __init__(self, file: Path, tree: ast.Module, ui_files: list[UiFile], parameters: set[str], local: set[str]) -> None:
+    def __init__(
+        self, file: Path, tree: ast.Module, ui_files: list[UiFile], parameters: set[str], local: set[str]
+    ) -> None:
         self.file, self.tree, self.local = file, tree, local
         self.widgets = {name: cls for ui in ui_files for name, cls in ui.widgets.items()}
         self.parameters = parameters
@@ -66,7 +80,11 @@ class _Checker(ast.NodeVisitor):
 
     def run(self) -> list[Finding]:
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and self._is_ui(node.value):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Store)
+                and self._is_ui(node.value)
+            ):
                 self._stored.add(node.attr)
         self._check_file_scope(self.tree.body)
         for cls in _parameter_classes(self.tree):
@@ -79,7 +97,9 @@ class _Checker(ast.NodeVisitor):
 
     @staticmethod
     def _is_ui(node: ast.AST) -> bool:
-        return (isinstance(node, ast.Name) and node.id == "ui") or (isinstance(node, ast.Attribute) and node.attr == "ui")
+        return (isinstance(node, ast.Name) and node.id == "ui") or (
+            isinstance(node, ast.Attribute) and node.attr == "ui"
+        )
 
     def _widget(self, node: ast.AST) -> str | None:
         """The class of `self.ui.someWidget`, if the expression is one."""
@@ -101,7 +121,9 @@ class _Checker(ast.NodeVisitor):
             for name in names:
                 top = name.partition(".")[0]
                 if top not in _AT_FILE_SCOPE | self.local and top not in sys.stdlib_module_names:
-                    self._find(node, "import", f"{name} is imported when the file is loaded; it may be missing.")
+                    self._find(
+                        node, "import", f"{name} is imported when the file is loaded; it may be missing."
+                    )
 
     def _check_parameter_types(self, cls: ast.ClassDef) -> None:
         for name, member in _members(cls).items():
@@ -128,7 +150,12 @@ class _Checker(ast.NodeVisitor):
             self._find(node, "slicer-name", f"slicer.{name} does not exist.")
 
     def _check_util_name(self, node: ast.AST, name: str) -> None:
-        if name not in facts().util_names and name not in ("DATA_STORE_URL", "TESTING_DATA_URL", "EXIT_SUCCESS", "EXIT_FAILURE"):
+        if name not in facts().util_names and name not in (
+            "DATA_STORE_URL",
+            "TESTING_DATA_URL",
+            "EXIT_SUCCESS",
+            "EXIT_FAILURE",
+        ):
             self._find(node, "util-name", f"slicer.util.{name} does not exist.")
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
@@ -153,7 +180,9 @@ class _Checker(ast.NodeVisitor):
         if self._is_ui(node.value) and isinstance(node.ctx, ast.Load):
             if node.attr not in self.widgets and node.attr not in self._stored:
                 self._find(node, "ui-object", f"no .ui file has a widget {node.attr}.")
-        elif isinstance(node.value, ast.Attribute) and node.value.attr == "_parameterNode" and self.parameters:
+        elif (
+            isinstance(node.value, ast.Attribute) and node.value.attr == "_parameterNode" and self.parameters
+        ):
             if node.attr not in self.parameters | _WRAPPER_NAMES:
                 self._find(node, "parameter", f"the parameter node has no {node.attr}.")
         elif (cls := self._widget(node.value)) and node.attr not in check_ui.reachable(cls):
@@ -170,7 +199,9 @@ class _Checker(ast.NodeVisitor):
             if isinstance(target, ast.Attribute) and (cls := self._widget(target.value)):
                 writable = check_ui.properties(cls) | {"name"}
                 if target.attr in check_ui.reachable(cls) and target.attr not in writable:
-                    self._find(node, "widget-name", f"{cls}.{target.attr} is no property; it cannot be assigned.")
+                    self._find(
+                        node, "widget-name", f"{cls}.{target.attr} is no property; it cannot be assigned."
+                    )
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -181,7 +212,11 @@ class _Checker(ast.NodeVisitor):
                 self._find(node, "property-called", f"{cls}.{function.attr} is a property, not a function.")
             elif function.attr in ("connect", "disconnect") and node.args and _text(node.args[0]):
                 self._check_signal(node, cls, _text(node.args[0]))
-            elif function.attr == "emit" and node.args is not None and not _dotted(function).startswith("self.sig"):
+            elif (
+                function.attr == "emit"
+                and node.args is not None
+                and not _dotted(function).startswith("self.sig")
+            ):
                 self._find(node, "emit", "PythonQt's signals have no emit().")
             elif function.attr == "resourcePath" and node.args and _text(node.args[0]):
                 self._check_resource(node, _text(node.args[0]))
@@ -245,13 +280,17 @@ def check(path: str | Path, *, local: tuple[str, ...] = ()) -> list[Finding]:
     files = [p for p in sorted(folder.rglob("*.py")) if "Testing" not in p.relative_to(folder).parts]
     trees = {file: ast.parse(file.read_text(encoding="utf-8"), filename=str(file)) for file in files}
     own = {f.stem for f in files} | {p.name for p in folder.iterdir() if p.is_dir()} | set(local)
-    parameters = {name for tree in trees.values() for cls in _parameter_classes(tree) for name in _members(cls)}
+    parameters = {
+        name for tree in trees.values() for cls in _parameter_classes(tree) for name in _members(cls)
+    }
     findings = [f for ui in ui_files for f in ui.findings]
     for ui in ui_files:
         for widget, parameter in ui.parameters.items():
             if parameters and parameter.partition(".")[0] not in parameters:
                 line = ui._line(f">{parameter}<")
-                findings.append(Finding(ui.path, line, "ui-parameter", f"{widget}: there is no parameter {parameter}."))
+                findings.append(
+                    Finding(ui.path, line, "ui-parameter", f"{widget}: there is no parameter {parameter}.")
+                )
     for file, tree in trees.items():
         findings += _Checker(file, tree, ui_files, parameters, own).run()
     return sorted(set(findings), key=lambda f: (str(f.file), f.line, f.message))

@@ -62,8 +62,12 @@ class Guard:
 
         self._hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
         sys.excepthook = self._exception
-        sys.unraisablehook = lambda entry: self._exception(entry.exc_type, entry.exc_value, entry.exc_traceback)
-        threading.excepthook = lambda entry: self._exception(entry.exc_type, entry.exc_value, entry.exc_traceback)
+        sys.unraisablehook = lambda entry: self._exception(
+            entry.exc_type, entry.exc_value, entry.exc_traceback
+        )
+        threading.excepthook = lambda entry: self._exception(
+            entry.exc_type, entry.exc_value, entry.exc_traceback
+        )
 
         def error(caller: Any, event: str, text: str) -> None:
             self.vtk_errors.append(text.strip())

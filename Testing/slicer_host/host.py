@@ -106,7 +106,7 @@ class Host:
             sys.modules[f"slicer.{name}"] = getattr(slicer, name)
         slicer.modules.sampleDataSources = {}
 
-        from . import widgets_ctk, widgets_mrml  # noqa: F401
+        from . import widgets_ctk, widgets_ctk_numbers, widgets_mrml, widgets_segments  # noqa: F401
         from .facts import facts
         from .host_class import host_class
         from .ui_loader import HostUiLoader
@@ -127,7 +127,10 @@ class Host:
 
         for name in ("i18n", "packaging", "parameter_node", "scripted_module"):
             module = importlib.import_module(f".{name}", __package__)
-            public = {"parameter_node": "parameterNodeWrapper", "scripted_module": "ScriptedLoadableModule"}.get(name, name)
+            public = {
+                "parameter_node": "parameterNodeWrapper",
+                "scripted_module": "ScriptedLoadableModule",
+            }.get(name, name)
             sys.modules[f"slicer.{public}"] = module
             setattr(slicer, public, module)
         sys.modules["SampleData"] = importlib.import_module(".sample_data", __package__)

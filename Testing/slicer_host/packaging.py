@@ -103,6 +103,12 @@ def isPipInstallInProgress() -> bool:
     return False
 
 
+def _arguments(requirements: Requirements) -> list[str]:
+    if isinstance(requirements, str):
+        return requirements.split()
+    return [str(r) for r in (requirements if isinstance(requirements, list) else [requirements])]
+
+
 def pip_install(
     requirements: Requirements,
     constraints: str | Path | None = None,
@@ -116,9 +122,9 @@ def pip_install(
     completedCallback: Callable[[int], None] | None = None,
 ) -> list[str] | None:
     """Raises InstallRefused, or hands over to what `allowing_install` was given."""
-    wanted = requirements.split() if isinstance(requirements, str) else [str(r) for r in requirements]
+    wanted = _arguments(requirements)
     if no_deps_requirements:
-        wanted += ["--no-deps", *([no_deps_requirements] if isinstance(no_deps_requirements, str) else map(str, no_deps_requirements))]
+        wanted += ["--no-deps", *_arguments(no_deps_requirements)]
     if constraints is not None:
         if not Path(constraints).is_file():
             raise FileNotFoundError(constraints)
@@ -169,6 +175,6 @@ def pip_ensure(
         text = f"{requester or 'This module'} needs to install: {', '.join(str(r) for r in missing)}"
         if not slicer.util.confirmOkCancelDisplay(text):
             raise RuntimeError("User declined the installation of Python packages.")
-    return pip_install([str(r) for r in missing], constraints, skip_packages=skip_packages, requester=requester)
-
-
+    return pip_install(
+        [str(r) for r in missing], constraints, skip_packages=skip_packages, requester=requester
+    )

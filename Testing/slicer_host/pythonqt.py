@@ -224,7 +224,9 @@ _signals: dict[str, frozenset[str]] = {}
 
 
 def _of_qt(table: dict[str, frozenset[str]], cls: type) -> frozenset[str]:
-    return frozenset().union(*[table.get(c.__name__, frozenset()) for c in cls.__mro__ if c.__module__.startswith("PySide6.")])
+    return frozenset().union(
+        *[table.get(c.__name__, frozenset()) for c in cls.__mro__ if c.__module__.startswith("PySide6.")]
+    )
 
 
 def qt_properties(cls: type) -> frozenset[str]:

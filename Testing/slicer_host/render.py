@@ -59,10 +59,19 @@ def save_picture(
             host.process_events()
             options["panel"] = str(folder / "panel.png")
             panel.parent.grab().save(options["panel"])
-        command = [sys.executable, "-m", "slicer_host.render", str(folder / "scene.mrb"), str(path), json.dumps(options)]
+        command = [
+            sys.executable,
+            "-m",
+            "slicer_host.render",
+            str(folder / "scene.mrb"),
+            str(path),
+            json.dumps(options),
+        ]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         environment.pop("DISPLAY", None)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
     if done.returncode or not path.is_file():
         raise RuntimeError(f"No picture (exit code {done.returncode}):\n{done.stdout}\n{done.stderr}")
     return path
@@ -116,7 +125,9 @@ class _Views:
         width, height, _ = image.GetDimensions()
         return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, 3)[::-1].copy()
 
-    def slice_view(self, layout: str, orientation: str, volume: Any, centre: tuple[float, float, float]) -> Any:
+    def slice_view(
+        self, layout: str, orientation: str, volume: Any, centre: tuple[float, float, float]
+    ) -> Any:
         import vtk
 
         slicer, renderer_window = self.host.slicer, self._window()

@@ -106,15 +106,15 @@ class SampleDataLogic:
             raise DownloadRefused(f"The test host downloads nothing: {source.uris}")
         return _as_list(source.customDownloader(source)) or []
 
-    def downloadSample(self, sampleName: str) -> Any:
+    def downloadSamples(self, sampleName: str) -> list[Any]:
         source = self.sourceForSampleName(sampleName)
         if source is None:
             raise ValueError(f"No sample data named {sampleName}.")
-        nodes = self.downloadFromSource(source)
-        return nodes[0] if nodes else None
+        return self.downloadFromSource(source)
 
-    def downloadSamples(self, sampleName: str) -> list[Any]:
-        return self.downloadFromSource(self.sourceForSampleName(sampleName))
+    def downloadSample(self, sampleName: str) -> Any:
+        nodes = self.downloadSamples(sampleName)
+        return nodes[0] if nodes else None
 
     def downloadFileIntoCache(self, uri: str, name: str, checksum: str | None = None) -> str:
         raise DownloadRefused(f"The test host downloads nothing: {uri}")

@@ -24,7 +24,11 @@ class FileManager:
     def load(self, file_type: str, properties: dict[str, Any]) -> list[Any]:
         """The nodes read; an empty list if the reader failed. Raises RuntimeError for a type it does not know."""
         file = str(properties["fileName"])
-        loaders = {"VolumeFile": self._volume, "SegmentationFile": self._segmentation, "SceneFile": self._scene}
+        loaders = {
+            "VolumeFile": self._volume,
+            "SegmentationFile": self._segmentation,
+            "SceneFile": self._scene,
+        }
         if file_type not in loaders:
             raise RuntimeError(f"The test host does not load {file_type}.")
         if not Path(file).exists():

@@ -30,7 +30,9 @@ def load_source(name: str, path: Path) -> Any:
 
 
 @register
-class qSlicerScriptedLoadableModule(from_facts("qSlicerScriptedLoadableModule", host_class("qSlicerLoadableModule"))):
+class qSlicerScriptedLoadableModule(
+    from_facts("qSlicerScriptedLoadableModule", host_class("qSlicerLoadableModule"))
+):
     """The C++ side of a scripted module; `parent` of its Python class."""
 
     def __init__(self, path: Path) -> None:

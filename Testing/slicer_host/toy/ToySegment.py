@@ -134,7 +134,9 @@ class ToySegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onApplyButton(self):
         with slicer.util.tryWithErrorDisplay(_("Failed to segment."), waitCursor=True):
             if self._parameterNode.outputSegmentation is None:
-                self._parameterNode.outputSegmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+                self._parameterNode.outputSegmentation = slicer.mrmlScene.AddNewNodeByClass(
+                    "vtkMRMLSegmentationNode"
+                )
             self.logic.segment(
                 self._parameterNode.inputVolume,
                 self._parameterNode.outputSegmentation,

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from DiffuSAMLib.datasets import LabelledStack
+from DiffuSAMLib.stack_pool import SHARES, StackPool
+
+
+def a_stack(name: str, modality: str, *, procedural: bool = False) -> LabelledStack:
+    labels = np.zeros((10, 8, 8), np.uint8)
+    labels[3:5, 2:4, 2:4] = 1
+    labels[7, 5:7, 5:7] = 2
+    slices = np.full((10, 8, 8), 128, np.uint8)
+    return LabelledStack(name, modality, slices, labels, np.array([True, True]), procedural)
+
+
+def test_kinds_of_data_are_drawn_by_their_shares_whatever_their_numbers() -> None:
+    stacks = [a_stack(f"ct{n}", "CT") for n in range(6)]
+    stacks += [a_stack("mr", "MR"), a_stack("made", "CT", procedural=True)]
+    pool, rng = StackPool(stacks), np.random.default_rng(0)
+    drawn = [pool.draw(rng, organ_share=0.5)[0] for _ in range(4000)]
+    made = np.mean([stack.procedural for stack in drawn])
+    mr = np.mean([stack.modality == "MR" for stack in drawn])
+    assert made == pytest.approx(SHARES["procedural"], abs=0.03)
+    assert mr == pytest.approx(SHARES["MR"], abs=0.03)
+
+
+def test_an_organ_share_of_one_draws_only_slices_that_show_an_organ_and_organs_evenly() -> None:
+    pool, rng = StackPool([a_stack("ct", "CT")]), np.random.default_rng(0)
+    numbers = np.array([pool.draw(rng, organ_share=1.0)[1] for _ in range(1000)])
+    assert set(numbers) == {3, 4, 7}
+    assert (numbers == 7).mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_an_organ_share_of_zero_draws_all_slices() -> None:
+    pool, rng = StackPool([a_stack("ct", "CT")]), np.random.default_rng(0)
+    assert {pool.draw(rng, organ_share=0.0)[1] for _ in range(500)} == set(range(10))
+
+
+def test_images_are_the_slices_between_zero_and_one() -> None:
+    stack = a_stack("ct", "CT")
+    pool = StackPool([stack])
+    assert pool.images(stack).mean() == pytest.approx(128 / 255)
+    assert pool.size == 8
+    assert pool.organs == 2
