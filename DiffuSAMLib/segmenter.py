@@ -169,7 +169,8 @@ class Segmenter:
         if not 0 <= options.seed < 2**32:
             raise InputError(f"The seed must be 0 to {2**32 - 1}, not {options.seed}.")
         timer = StageTimer()
-        with torch.inference_mode(), autocast(self.device), _memory_errors(self.device):
+        # Not inference_mode: sam2 keeps some tensors for later, and the same backbone may be trained with next.
+        with torch.no_grad(), autocast(self.device), _memory_errors(self.device):
             if encoded is None or not encoded.complete:
                 with timer("encode"):
                     encoded = encoded or EncodedVolume(volume, self.backbone)

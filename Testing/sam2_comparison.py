@@ -92,7 +92,7 @@ class Pair:
         return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def make_pair(ours: Backbone, folder: Path) -> Pair:
     theirs = build_network(ours.name, image_size=SIZE, target=PREDICTOR).eval()
     theirs.load_state_dict(ours.network.state_dict(), strict=True)

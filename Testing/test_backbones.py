@@ -56,7 +56,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
+    with torch.no_grad():
         yield
 
 

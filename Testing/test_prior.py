@@ -25,7 +25,7 @@ def a_regression_prior(a_small_prior: Prior) -> Prior:
 def condition(a_small_prior: Prior, a_compact_backbone: Backbone) -> Tensor:
     """Of three slices."""
     slices = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
+    with torch.no_grad():
         return a_small_prior.condition(a_compact_backbone.encode_image(slices)).clone()
 
 
@@ -33,7 +33,7 @@ def noise(seed: int = 0, count: int = 3) -> Tensor:
     return torch.randn(count, 32, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sampled(prior: Prior, condition: Tensor, *, steps: int, seed: int = 0) -> Tensor:
     return prior.sample(condition, ORGANS, steps=steps, noise=noise(seed))
 
@@ -67,14 +67,14 @@ def test_samples_do_not_depend_on_their_batch(a_small_prior: Prior, condition: T
     together = sampled(a_small_prior, condition, steps=2)
     for row in range(3):
         part = slice(row, row + 1)
-        with torch.inference_mode():
+        with torch.no_grad():
             alone = a_small_prior.sample(condition[part], ORGANS[part], steps=2, noise=noise()[part])
         assert torch.allclose(together[part], alone, atol=1e-5)
 
 
 def test_organs_and_images_make_a_difference(a_small_prior: Prior, condition: Tensor) -> None:
     same_noise = noise(count=1).expand(2, -1, -1, -1)
-    with torch.inference_mode():
+    with torch.no_grad():
         organs = a_small_prior.sample(condition[[0, 0]], torch.tensor([0, 1]), steps=2, noise=same_noise)
         images = a_small_prior.sample(condition[[0, 1]], torch.tensor([0, 0]), steps=2, noise=same_noise)
     assert not torch.allclose(organs[0], organs[1], atol=1e-3)
@@ -86,7 +86,7 @@ def test_sampling_is_the_ddim_of_diffusers(a_small_prior: Prior, condition: Tens
     scheduler = a_small_prior.scheduler
     scheduler.set_timesteps(steps)
     latent = noise()
-    with torch.inference_mode():
+    with torch.no_grad():
         for timestep in scheduler.timesteps:
             clean = a_small_prior.denoise(latent, timestep, condition, ORGANS)
             latent = scheduler.step(clean, timestep, latent).prev_sample
@@ -101,7 +101,7 @@ def test_any_number_of_steps_runs_from_the_last_timestep_down(
     prior = Prior(replace(a_small_prior.config, training_steps=length)).eval()
     seen: list[int] = []
     prior.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(int(inputs[1])))
-    with torch.inference_mode():
+    with torch.no_grad():
         prior.sample(condition[:1], ORGANS[:1], steps=steps, noise=noise(count=1))
     assert len(seen) == steps
     assert seen[0] == length - 1
@@ -192,6 +192,6 @@ def test_two_slices_can_be_learnt_by_heart(a_small_prior: Prior, a_compact_backb
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.2 * sum(losses[:5])
     a_small_prior.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         found = a_small_prior.sample(a_small_prior.condition(features), organs, steps=2, noise=noise(count=2))
     assert (found - latent).square().mean() < 0.2 * latent.square().mean()

@@ -22,7 +22,7 @@ def shift_object_scores(backbone: Backbone, offset: float) -> None:
 
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
+    with torch.no_grad():
         yield
 
 

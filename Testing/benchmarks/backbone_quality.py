@@ -22,7 +22,7 @@ from DiffuSAMLib.splits import refuse_overlap
 from DiffuSAMLib.weights import load_backbone
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def carried_dice(backbone: Backbone, slices: torch.Tensor, masks: torch.Tensor, *, step: int) -> float:
     """Dice of one organ `(n, s, s)` when slice i's memory segments slice i + step."""
     showing = [i for i in range(len(slices) - step) if masks[i].any()]

@@ -81,7 +81,7 @@ def measure(kind: str, image: Path) -> dict[str, object]:
     slices = volume.geometry.shape[0]
     images = torch.rand(8, 3, backbone.image_size, backbone.image_size)
     encode = 0.0
-    with torch.inference_mode():
+    with torch.no_grad():
         backbone.encode_image(images)
         for begin in range(0, slices, 8):
             started = time.perf_counter()
