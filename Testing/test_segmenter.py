@@ -173,7 +173,8 @@ def test_features_lie_on_disk_not_in_memory(segmenter: Segmenter) -> None:
     record = 2 * (fine * (SIZE // 4) ** 2 + middle * (SIZE // 8) ** 2 + coarse * (SIZE // 16) ** 2)
     assert encoded.store._file.seek(0, 2) == record * len(array)
     assert len(held) == 5
-    assert max(held) - held[0] < 2 * record
+    # The inner chunks hold two neighbouring slices more than the first; all features would be 32 records more.
+    assert max(held) - held[0] < 4 * record
 
 
 def test_fewer_organs_are_decoded_as_if_alone(segmenter: Segmenter, volume: Volume) -> None:
