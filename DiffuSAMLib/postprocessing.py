@@ -66,7 +66,7 @@ def _remove_small_pieces(labels: np.ndarray, value: int, *, only_largest: bool) 
     pieces, count = ndimage.label(mask, structure=_NEIGHBOURS_3D)
     if count < 2:
         return
-    sizes = np.bincount(pieces.ravel())
+    sizes = _piece_sizes(pieces, count)
     sizes[0] = 0
     kept = sizes >= MAJOR_SHARE * sizes.max()
     if only_largest:
@@ -79,8 +79,14 @@ def _fill_small_holes(labels: np.ndarray, value: int, max_voxels: int) -> None:
     gaps, count = ndimage.label(labels != value, structure=_HOLE_NEIGHBOURS)
     if count == 0 or max_voxels == 0:
         return
-    fillable = np.bincount(gaps.ravel()) <= max_voxels
+    fillable = _piece_sizes(gaps, count) <= max_voxels
     fillable[0] = False
     for edge in (gaps[:, 0], gaps[:, -1], gaps[:, :, 0], gaps[:, :, -1]):
         fillable[edge] = False
     labels[fillable[gaps] & (labels == 0)] = value
+
+
+def _piece_sizes(pieces: np.ndarray, count: int) -> np.ndarray:
+    """Voxels of each of `count` pieces and, first, of the rest."""
+    # Slice by slice: bincount works on an int64 copy of what it is given.
+    return np.sum([np.bincount(part.ravel(), minlength=count + 1) for part in pieces], axis=0)

@@ -82,7 +82,8 @@ def read_volume(path: str | Path, *, modality: str | None = None, series: str | 
     if path.name.lower().endswith(".dcm") and image.GetDimension() == 3 and image.GetDepth() == 1:
         raise InputError(f"{path} is a single DICOM slice.", hint="Give the folder that holds the series.")
     image = as_scalar_volume(image, path)
-    array = sitk.GetArrayFromImage(image).astype(np.float32)
+    # A view, so that a long scan is copied once and not twice.
+    array = sitk.GetArrayViewFromImage(image).astype(np.float32)
     require_contrast(array, path)
     if given is None and tagged:
         given = parse_dicom_modality(tagged, path)

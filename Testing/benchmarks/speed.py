@@ -111,18 +111,26 @@ def write_long_volume(folder: Path, slices: int) -> Path:
 
 
 def in_child(kind: str, image: Path) -> dict[str, object]:
-    command = [sys.executable, __file__, "--child", kind, str(image)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(run_child("--child", kind, str(image)).splitlines()[-1])
+
+
+def run_child(*arguments: str) -> str:
+    """Runs this script once more; its parent must stay small, for a child inherits its parent's peak memory."""
+    command = [sys.executable, __file__, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sam21", action="store_true", help="also SAM2.1 tiny at 512 pixels (minutes)")
+    parser.add_argument("--write-long", nargs=2, metavar=("FOLDER", "SLICES"), help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=2, metavar=("KIND", "IMAGE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments.child[0], Path(arguments.child[1]))))
+        return
+    if arguments.write_long:
+        print(write_long_volume(Path(arguments.write_long[0]), int(arguments.write_long[1])))
         return
     result: dict[str, object] = {}
     for name, image in IMAGES.items():
@@ -130,7 +138,8 @@ def main() -> None:
         print(name, result[name], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for slices in (100, 400):
-            result[f"slices_{slices}"] = in_child("compact", write_long_volume(Path(folder), slices))
+            path = run_child("--write-long", folder, str(slices)).splitlines()[-1]
+            result[f"slices_{slices}"] = in_child("compact", Path(path))
             print(slices, result[f"slices_{slices}"], flush=True)
     write_result("speed_compact", {"runs": result})
     if arguments.sam21:
