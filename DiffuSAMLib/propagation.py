@@ -30,7 +30,7 @@ class PropagationConfig:
     three_d: bool = True
     start: Literal["best", "middle"] = "best"
     bank: int = 1
-    presence: float = 0.1
+    presence: float = 0.5
 
 
 @dataclass
