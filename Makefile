@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 READY := $(VENV)/ready
 
-.PHONY: setup demo test benchmark tables lint format clean
+.PHONY: setup demo host-demo test benchmark tables lint format clean
 
 setup: $(READY)
 
@@ -25,6 +25,10 @@ $(READY): pyproject.toml requirements-sam2.txt Makefile
 
 demo: $(READY)
 	$(BIN)/python -m DiffuSAMLib demo -o demo
+
+# The Slicer module in the test host, measured and pictured (Linux on x86_64); with the data sets, real cases too.
+host-demo: $(READY)
+	$(BIN)/python Testing/host_demo.py
 
 # More threads than free cores make PyTorch many times slower; waiting threads should not spin.
 test: export OMP_NUM_THREADS = 2

@@ -55,7 +55,11 @@ def save_picture(
             raise RuntimeError("The scene could not be saved.")
         options = {"centre": centre, "caption": caption, "view_size": view_size, "panel": None}
         if panel is not None:
-            panel.parent.resize(max(420, panel.parent.minimumSizeHint().width()), 2 * view_size)
+            wanted = panel.parent.sizeHint()
+            # A panel that is higher than the views would be scrolled in the application; here it is drawn smaller.
+            panel.parent.resize(
+                max(420, panel.parent.minimumSizeHint().width()), max(2 * view_size, wanted.height())
+            )
             host.process_events()
             options["panel"] = str(folder / "panel.png")
             panel.parent.grab().save(options["panel"])
