@@ -129,6 +129,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--backbone", default="compact", help="compact, sam2.1_tiny, ... (default: compact)")
     command.add_argument("--image-size", type=int, help="side of the slices (default: the backbone's)")
     command.add_argument("--kind", choices=("diffusion", "regression"), default="diffusion")
+    command.add_argument("--start", help="name or file of a prior whose weights to begin with")
     command.add_argument("--procedural", type=int, default=0, help="procedural abdomens to add (default: 0)")
     command.add_argument("--iterations", type=int, default=7800)
     command.add_argument("--minutes", type=float, help="end earlier, after this time")
@@ -225,6 +226,7 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> None:
         backbone=arguments.backbone,
         image_size=arguments.image_size,
         kind=arguments.kind,
+        start=arguments.start,
         procedural=arguments.procedural,
         config=TrainingConfig(
             iterations=arguments.iterations, minutes=arguments.minutes, seed=arguments.seed

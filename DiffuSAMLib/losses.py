@@ -1,4 +1,4 @@
-"""The segmentation loss on what the mask decoder says."""
+"""Losses on masks: what the decoder says, and what the condition of a prior already knows."""
 
 from __future__ import annotations
 
@@ -32,3 +32,20 @@ def mask_loss(decoded: Decoded, masks: Tensor) -> Tensor:
         iou = ((hard & truth).sum((1, 2, 3)) + 1) / ((hard | truth).sum((1, 2, 3)) + 1)
     estimate = ((decoded.iou[:, 0] - iou) ** 2 * present).mean()
     return 10 * entropy.mean() + dice.mean() + 0.5 * score + 0.2 * estimate
+
+
+def outline_loss(outlines: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+    """Cross entropy and Dice on the outlines that a prior reads from its condition.
+
+    Args:
+        outlines: Logits `(b, organs, s/4, s/4)`.
+        masks: Truth, bool `(b, organs, s, s)`.
+        known: bool `(b, organs)`; others do not count.
+    """
+    target = F.adaptive_avg_pool2d(masks.float(), outlines.shape[-1])[known]
+    logits = outlines[known]
+    entropy = F.binary_cross_entropy_with_logits(logits, target)
+    probability = logits.sigmoid()
+    # Over the whole batch: the Dice of a slice without the organ says nothing.
+    overlap = 2 * (probability * target).sum() + 1
+    return 10 * entropy + 1 - overlap / (probability.sum() + target.sum() + 1)

@@ -14,6 +14,11 @@ from torch.nn import functional as F
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures
 from .errors import InputError
 
+# Names of the weights that belong to the organs of one prior start so.
+ORGAN_WEIGHTS = ("outline_head.", "presence_head.", "denoiser.class_embedding.")
+# Outlines per position of the condition, in each direction.
+OUTLINE_PARTS = 4
+
 
 @dataclass(frozen=True)
 class PriorConfig:
@@ -77,7 +82,9 @@ class Prior(nn.Module):
         wide, deep = config.condition_width
         self.project = nn.Conv2d(16 * fine + 4 * middle + coarse, wide, kernel_size=1)
         self.condition_unet = _unet(wide, wide, (wide, deep), attention=True)
-        self.presence_head = nn.Linear(2 * wide, len(config.organs))
+        # Quarters of a position in both directions: the size of the decoder's masks.
+        self.outline_head = nn.Conv2d(wide, len(config.organs) * OUTLINE_PARTS**2, kernel_size=1)
+        self.presence_head = nn.Linear(2 * wide + 2 * len(config.organs), len(config.organs))
         self.denoiser = _unet(
             config.memory_channels + wide, config.memory_channels, config.width, organs=len(config.organs)
         )
@@ -99,10 +106,24 @@ class Prior(nn.Module):
         )
         return self.condition_unet(self.project(stacked), 0).sample
 
-    def presence(self, condition: Tensor) -> Tensor:
-        """Logits `(n, organs)`: is the organ in the slice? Tells where generating a memory is worth while."""
-        pooled = torch.cat((condition.mean((2, 3)), condition.amax((2, 3))), dim=1)
-        return self.presence_head(pooled)
+    def outlines(self, condition: Tensor) -> Tensor:
+        """Logits `(n, organs, 4h, 4w)` of where the organs are, as far as the condition alone knows.
+
+        Training asks for them so that the condition soon learns to tell organs apart; presence is read from them.
+        """
+        return F.pixel_shuffle(self.outline_head(condition), OUTLINE_PARTS)
+
+    def presence(self, condition: Tensor, outlines: Tensor | None = None) -> Tensor:
+        """Logits `(n, organs)`: is the organ in the slice? Tells where generating a memory is worth while.
+
+        Args:
+            condition: From `condition`.
+            outlines: From `outlines`, where they were computed already.
+        """
+        inside = (self.outlines(condition) if outlines is None else outlines).sigmoid()
+        largest = F.avg_pool2d(inside, OUTLINE_PARTS).amax((2, 3))
+        pooled = (condition.mean((2, 3)), condition.amax((2, 3)), largest, inside.mean((2, 3)).sqrt())
+        return self.presence_head(torch.cat(pooled, dim=1))
 
     def denoise(self, noisy: Tensor, timestep: Tensor | int, condition: Tensor, organs: Tensor) -> Tensor:
         """The clean latent `f(z_t, t, z_img, l)` of equation 1.

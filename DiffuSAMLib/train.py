@@ -11,14 +11,14 @@ import torch
 from .datasets import LabelledFiles, load_stack
 from .devices import choose_device
 from .errors import InputError
-from .prior import Prior, PriorConfig
+from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
 from .prior_files import PriorHeader
 from .procedural import ORGAN_NAMES
 from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent
 from .stack_pool import StackPool
 from .training import PriorTraining, SliceSampler, TrainingConfig
-from .weights import load_backbone, save_prior
+from .weights import LoadedBackbone, LoadedPrior, load_backbone, load_prior, save_prior
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ def train_prior(
     backbone: str = "compact",
     image_size: int | None = None,
     kind: str = "diffusion",
+    start: str | Path | None = None,
     procedural: int = 0,
     config: TrainingConfig | None = None,
     title: str = "",
@@ -48,6 +49,7 @@ def train_prior(
         backbone: Name of the frozen backbone.
         image_size: Side of the slices; None takes the backbone's default.
         kind: "diffusion", or "regression" for the control without noise.
+        start: Name or file of a prior, made for the same backbone, whose weights to begin with; None begins anew.
         procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver.
         config: The recipe; None takes the default one.
         title: Name for people.
@@ -59,7 +61,7 @@ def train_prior(
     Raises:
         InputError: There are no cases or organs, an option is out of range, an image or label map cannot be used,
             or an unfinished run is in the way.
-        WeightsError: The backbone cannot be used.
+        WeightsError: The backbone, or the prior to start from, cannot be used.
         OutputError: The prior cannot be written.
     """
     config = config or TrainingConfig()
@@ -95,6 +97,13 @@ def train_prior(
     stacks += procedural_stacks(procedural, organs=chosen, size=network.image_size)
     torch.manual_seed(config.seed)
     prior = Prior(PriorConfig.for_backbone(network, chosen, kind=kind)).to(network.device)
+    seen = [case.name for case in cases]
+    started_from = None
+    if start is not None:
+        earlier = load_prior(start)
+        _begin_with(prior, earlier, loaded)
+        started_from = {"sha256": earlier.sha256, "training": earlier.header.training}
+        seen = sorted({*seen, *earlier.header.training.get("cases", ())})
     training = PriorTraining(
         prior,
         network,
@@ -112,7 +121,8 @@ def train_prior(
         modalities=sorted({stack.modality for stack in stacks}),
         licence=licence,
         training={
-            "cases": [case.name for case in cases],
+            "cases": seen,
+            "started_from": started_from,
             "procedural_abdomens": procedural,
             "recipe": config.to_dict(),
             "iterations": training.iteration,
@@ -123,3 +133,22 @@ def train_prior(
     )
     checkpoint.unlink()
     return header
+
+
+def _begin_with(prior: Prior, earlier: LoadedPrior, backbone: LoadedBackbone) -> None:
+    """Copies the weights of an earlier prior; what belongs to its organs only where they are the same."""
+    if earlier.backbone.sha256 != backbone.sha256:
+        raise InputError(
+            f"The prior {earlier.header.name} was made for another backbone.",
+            hint="Start from a prior of the same backbone and image size.",
+        )
+    state = prior.state_dict()
+    same_organs = earlier.prior.config.organs == prior.config.organs
+    copied = {
+        name: value
+        for name, value in earlier.prior.state_dict().items()
+        if name in state
+        and value.shape == state[name].shape
+        and (same_organs or not name.startswith(ORGAN_WEIGHTS))
+    }
+    prior.load_state_dict({**state, **copied})

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .augmentation import IntensityAugmentation, SpatialAugmentation, sample_images, sample_labels
 from .backbones import Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
-from .losses import mask_loss
+from .losses import mask_loss, outline_loss
 from .prior import Prior, empty_memory
 from .progress import Progress, ProgressEvent
 from .slices import as_channels
@@ -40,6 +40,7 @@ class TrainingConfig:
         weight_decay: AdamW's.
         prior_weight: Lambda of the squared error on latents (equation 1).
         segmentation_weight: Lambda of the segmentation loss (equation 2).
+        outline_weight: Weight of the auxiliary loss on where the condition believes the organs; not in the paper.
         last_step_share: Share of samples at the last timestep, where sampling starts.
         absent_share: Share of the organs absent from a slice that are trained on there.
         average: Decay of the exponential moving average of the weights.
@@ -54,6 +55,7 @@ class TrainingConfig:
     weight_decay: float = 0.02
     prior_weight: float = 1.0
     segmentation_weight: float = 1.0
+    outline_weight: float = 1.0
     last_step_share: float = 0.5
     absent_share: float = 0.25
     average: float = 0.998
@@ -155,7 +157,8 @@ class PriorTraining:
         """
         if self.checkpoint.exists():
             self._resume()
-        else:
+        elif bool((self.prior.latent_deviation == 1).all()):
+            # A prior that starts from another keeps that one's measure.
             self._measure_latents()
         try:
             self._iterate(progress)
@@ -256,13 +259,16 @@ class PriorTraining:
             scheduler.add_noise(latent, noise, timestep), timestep, condition[rows], organs
         )
         decoded = self.backbone.decode(features[rows], [Memory(self.prior.to_memory(clean, empty))])
-        presence = self.prior.presence(condition)
+        outlines = self.prior.outlines(condition)
+        presence = self.prior.presence(condition, outlines)
         present = batch.masks.flatten(2).any(2).to(presence)
         known = batch.known.to(presence.device)
         masks = batch.masks[rows.cpu(), organs.cpu()][:, None].to(latent.device)
         losses = {
             "prior": config.prior_weight * F.mse_loss(clean, latent),
             "segmentation": config.segmentation_weight * mask_loss(decoded, masks),
+            "outlines": config.outline_weight
+            * outline_loss(outlines, batch.masks.to(outlines.device), known),
             "presence": F.binary_cross_entropy_with_logits(presence[known], present[known]),
         }
         self.optimizer.zero_grad(set_to_none=True)

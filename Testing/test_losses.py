@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from DiffuSAMLib.backbones import Decoded
-from DiffuSAMLib.losses import mask_loss
+from DiffuSAMLib.losses import mask_loss, outline_loss
 
 
 def square() -> torch.Tensor:
@@ -76,3 +76,14 @@ def test_the_mean_is_taken_over_objects() -> None:
     )
     expected = (mask_loss(good, square()) + mask_loss(bad, square())) / 2
     assert mask_loss(both, square().repeat(2, 1, 1, 1)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_outlines_cost_by_how_wrong_they_are_where_the_organ_is_known() -> None:
+    masks = torch.cat((square(), square().roll(8, dims=3)), dim=1) > 0
+    right = torch.nn.functional.avg_pool2d(masks.float(), 4) * 40 - 20
+    both = torch.tensor([[True, True]])
+    assert outline_loss(right, masks, both) < 1e-2
+    wrong = right.clone()
+    wrong[:, 1] = right[:, 1].roll(2, dims=2)
+    assert outline_loss(wrong, masks, both) > 0.5
+    assert outline_loss(wrong, masks, torch.tensor([[True, False]])) < 1e-2

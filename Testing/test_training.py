@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import ORGANS, small_abdomen, write_case
+from cases import ORGANS, install_random_weights, small_abdomen, write_case
 from torch import Tensor
 
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
-from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.errors import InputError, WeightsError
 from DiffuSAMLib.prior import Prior, PriorConfig, empty_memory
 from DiffuSAMLib.prior_files import read_prior
 from DiffuSAMLib.progress import ProgressEvent
@@ -270,3 +270,33 @@ def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
             config=config,
             device="cpu",
         )
+
+
+def test_a_training_can_start_from_another_prior(tmp_path: Path) -> None:
+    write_case(tmp_path, "first", small_abdomen())
+    write_case(tmp_path, "second", small_abdomen(4))
+    cases = [
+        LabelledFiles(
+            name,
+            tmp_path / "images" / f"{name}.nii.gz",
+            tmp_path / "labels" / f"{name}.nii.gz",
+            dict(enumerate(ORGANS, 1)),
+        )
+        for name in ("first", "second")
+    ]
+    still = replace(SHORT, iterations=1, learning_rate=1e-9, weight_decay=0)
+    first, second, third = (tmp_path / f"{name}.safetensors" for name in ("1", "2", "3"))
+    train_prior(cases[:1], first, config=replace(still, seed=1), device="cpu")
+    header = train_prior(cases[1:], second, start=first, config=replace(still, seed=2), device="cpu")
+    assert header.training["cases"] == ["first", "second"], "what the earlier prior saw counts as seen"
+    assert header.training["started_from"]["training"]["cases"] == ["first"]
+    before, after = read_prior(first)[1], read_prior(second)[1]
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=2e-3, rtol=1e-2)
+    train_prior(cases[1:], third, organs=("liver",), start=first, config=still, device="cpu")
+    other = read_prior(third)[1]
+    torch.testing.assert_close(other["project.weight"], before["project.weight"], atol=2e-3, rtol=1e-2)
+    assert other["denoiser.class_embedding.weight"].shape[0] == 1
+    stranger = install_random_weights(tmp_path / "resources").prior
+    with pytest.raises(WeightsError, match="made for other weights of the backbone"):
+        train_prior(cases[1:], tmp_path / "4.safetensors", start=stranger, config=still)
