@@ -64,19 +64,28 @@ class IntensityAugmentation:
     """Changes of appearance that keep the anatomy.
 
     Ordinary contrast, gamma, noise, blur and bias field on every image; with probability `cross_modality`,
-    first a change that makes another modality of it: a random curve (as the global location-scale
-    augmentation of SLAug, arXiv 2211.14805) or random shallow convolutions (GIN, arXiv 2111.12525).
+    first a change that makes another modality of it: a random curve for the whole image and, at times, another one
+    for each organ (as the global and local location-scale augmentations of SLAug, arXiv 2211.14805), or random
+    shallow convolutions (GIN, arXiv 2111.12525).
 
     Attributes:
         cross_modality: Probability of such a change.
+        organ_curves: Part of the images changed by a curve whose organs get curves of their own.
         strength: Scales the ordinary changes.
     """
 
     cross_modality: float = 0.4
+    organ_curves: float = 0.25
     strength: float = 1.0
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images `(b, c, s, s)` in `[0, 1]`, changed, in `[0, 1]`; all channels of one image alike."""
+    def __call__(self, images: Tensor, generator: torch.Generator, *, labels: Tensor | None = None) -> Tensor:
+        """Images `(b, c, s, s)` in `[0, 1]`, changed, in `[0, 1]`; all channels of one image alike.
+
+        Args:
+            images: To change.
+            generator: Decides.
+            labels: Organ of every pixel `(b, s, s)`, 0 elsewhere; without it, organs get no curves of their own.
+        """
         batch = len(images)
 
         def uniform(low: float, high: float) -> Tensor:
@@ -84,6 +93,11 @@ class IntensityAugmentation:
 
         chosen = torch.rand(batch, generator=generator)
         curved = _random_curve(images, generator)
+        if labels is not None and self.organ_curves > 0:
+            own = torch.rand(batch, generator=generator) < self.organ_curves
+            curved = torch.where(
+                own[:, None, None, None], _organ_curves(images, curved, labels, generator), curved
+            )
         convolved = _random_convolutions(images, generator)
         pick = chosen[:, None, None, None]
         images = torch.where(pick < self.cross_modality / 2, curved, images)
@@ -115,6 +129,16 @@ def _random_curve(images: Tensor, generator: torch.Generator, *, knots: int = 6)
     start = values.gather(1, flat).view_as(images)
     end = values.gather(1, flat + 1).view_as(images)
     return torch.lerp(start, end, position - low)
+
+
+def _organ_curves(images: Tensor, curved: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """The images with another curve in each organ, its edge as soft as a pixel's partial volume."""
+    for organ in labels.unique().tolist():
+        if organ:
+            inside = (labels == organ)[:, None].to(images)
+            soft = F.avg_pool2d(inside, 3, stride=1, padding=1)
+            curved = torch.lerp(curved, _random_curve(images, generator), soft)
+    return curved
 
 
 def _random_convolutions(

@@ -207,7 +207,8 @@ class BackbonePretraining:
         sampler: Where pairs come from.
         organs: Number of organ labels in the stacks.
         config: The recipe.
-        checkpoint: File that the run is saved to every two minutes and resumes from.
+        checkpoint: File that the run is saved to every two minutes and when interrupted, and resumes from.
+        record: What the run was started with; a checkpoint with another record is refused.
     """
 
     def __init__(
@@ -218,9 +219,10 @@ class BackbonePretraining:
         organs: int,
         config: PretrainingConfig,
         checkpoint: Path,
+        record: str = "",
     ) -> None:
         self.backbone, self.sampler, self.organs, self.config = backbone, sampler, organs, config
-        self.checkpoint = checkpoint
+        self.checkpoint, self.record = checkpoint, record
         self.dense = DenseHead(backbone.feature_channels, organs + 1)
         self.parameters = [*backbone.parameters(), *self.dense.parameters()]
         self.optimizer = torch.optim.AdamW(
@@ -229,16 +231,32 @@ class BackbonePretraining:
         self.averaged = {name: value.clone() for name, value in backbone.state_dict().items()}
         self.seconds = 0.0
         self.steps = 0
+        self._whole = True
         self.generator = torch.Generator().manual_seed(config.seed + 1)
 
     def run(self) -> dict[str, Tensor]:
-        """Trains for the recipe's time, saving every two minutes.
+        """Trains for the recipe's time, saving every two minutes and when interrupted.
 
         Returns:
             The averaged weights.
+
+        Raises:
+            InputError: The checkpoint is damaged or of another run.
+            OutputError: The checkpoint cannot be written.
         """
         if self.checkpoint.exists():
             self._resume()
+        try:
+            self._iterate()
+        except KeyboardInterrupt:
+            # Half an update is not worth keeping: the last checkpoint is.
+            if self._whole:
+                self._save()
+            raise
+        self._save()
+        return self.averaged
+
+    def _iterate(self) -> None:
         budget = self.config.minutes * 60
         saved = time.monotonic()
         losses: dict[str, float] = {}
@@ -266,8 +284,6 @@ class BackbonePretraining:
             if time.monotonic() - saved > 120:
                 self._save()
                 saved = time.monotonic()
-        self._save()
-        return self.averaged
 
     def _step(self, pairs: int, size: int) -> dict[str, float]:
         self.backbone.train()
@@ -300,10 +316,12 @@ class BackbonePretraining:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self._whole = False
         self.optimizer.step()
         decay = min(self.config.average, (self.steps + 1) / (self.steps + 10))
         for name, value in self.backbone.state_dict().items():
             self.averaged[name].lerp_(value, 1 - decay)
+        self._whole = True
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _noisy(self, memory: Tensor) -> Tensor:
@@ -324,11 +342,15 @@ class BackbonePretraining:
                 "seconds": self.seconds,
                 "steps": self.steps,
                 "config": json.dumps(asdict(self.config)),
+                "record": self.record,
             },
         )
 
     def _resume(self) -> None:
         state = read_checkpoint(self.checkpoint, device=self.backbone.device)
+        # Runs begun by earlier versions have no record.
+        if state.get("record", self.record) != self.record:
+            raise other_run_error(self.checkpoint)
         try:
             self.backbone.load_state_dict(state["backbone"])
             self.dense.load_state_dict(state["dense"])

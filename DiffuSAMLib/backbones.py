@@ -150,7 +150,8 @@ class Backbone(nn.Module):
 
         Args:
             features: Of `b` slices, one per mask.
-            masks: `(b, 1, h, w)` logits, resized to the slices' size where they differ.
+            masks: `(b, 1, h, w)` logits, or `(1, 1, h, w)` for the same mask on all slices; resized to the
+                slices' size where they differ.
             object_score: `(b, 1)` logits; an object with a score below 0 is remembered as absent.
                 None: present where any mask logit is above 0, as SAM2 does for a given mask.
         """

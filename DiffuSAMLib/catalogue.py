@@ -189,25 +189,82 @@ def import_file(path: Path, *, name: str | None = None) -> WeightsEntry:
             )
     header = verify_prior(path)
     name = header.name if name is None else name
-    if not _NAME.fullmatch(name):
-        raise WeightsError(
-            f"A prior cannot be called {name!r}.",
-            hint="Give a name of letters, digits, dots, hyphens and underscores.",
-        )
+    _require_name(name)
     target = prior_folder() / (name + _PRIOR_SUFFIX)
     taken = {other.stem.casefold(): other for other in _user_priors()}.get(name.casefold())
     if _catalogued(name) is not None or (taken is not None and sha256_of(taken) != sha256_of(path)):
-        raise WeightsError(
-            f"There is another prior called {name}.",
-            hint='Give this one another name, or remove the other with "diffusam models remove".',
-        )
+        raise _name_taken(name)
     if taken is None:
         _copy(path, target)
     return _prior_entry(taken or target)
 
 
+def export_file(name: str, path: Path) -> Path:
+    """Copy weights to a file, after a check of their content.
+
+    Args:
+        name: A name of the catalogue, or of one of the user's own priors.
+        path: The file, or a folder to write it to.
+
+    Returns:
+        The file.
+
+    Raises:
+        WeightsError: The name is unknown, or the file is not here or damaged.
+        OutputError: The copy cannot be written, or would replace another file.
+    """
+    source = locate(name)
+    if source.suffix == _PRIOR_SUFFIX and source.parent == prior_folder():
+        verify_prior(source)
+    target = path / source.name if path.is_dir() else path
+    if target.exists():
+        raise OutputError(f"There is a file {target} already.", hint="Give another name, or remove it first.")
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+    return target
+
+
+def new_prior_path(name: str, *, replace: bool = False) -> Path:
+    """The file that a prior of the user's own will have, before it is made.
+
+    Args:
+        name: What to call it.
+        replace: Whether it may take the place of one that is there.
+
+    Raises:
+        WeightsError: The name is not possible, or taken.
+        OutputError: The folder of priors cannot be made.
+    """
+    _require_name(name)
+    taken = {other.stem.casefold(): other for other in _user_priors()}.get(name.casefold())
+    if _catalogued(name) is not None or (taken is not None and not replace):
+        raise _name_taken(name)
+    try:
+        prior_folder().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(prior_folder(), error) from error
+    return taken or prior_folder() / (name + _PRIOR_SUFFIX)
+
+
+def _require_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise WeightsError(
+            f"A prior cannot be called {name!r}.",
+            hint="Give a name of letters, digits, dots, hyphens and underscores.",
+        )
+
+
+def _name_taken(name: str) -> WeightsError:
+    return WeightsError(
+        f"There is another prior called {name}.",
+        hint='Give this one another name, or remove the other with "diffusam models remove".',
+    )
+
+
 def remove(name: str) -> None:
-    """Delete downloaded weights or one of the user's priors, and what is left of a broken download.
+    """Delete downloaded weights or one of the user's priors with the tables and pictures of its training.
+
+    What is left of a broken download goes too.
 
     Raises:
         WeightsError: The name is unknown, bundled, or not here.
@@ -223,6 +280,9 @@ def remove(name: str) -> None:
     try:
         for file in files:
             file.unlink()
+        run = path.with_suffix(".run")
+        if entry is None and (run / "recipe.json").is_file():
+            shutil.rmtree(run)
     except OSError as error:
         raise OutputError(f"{path} cannot be deleted ({error.strerror or error}).") from error
 

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
+from .data_options import add_data_options, cases_of, organ_names
 from .errors import DiffuSAMError, InputError
+from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from .progress import JsonProgress, Progress, ProgressEvent, TerminalProgress
+from .train_command import add_train_options
 
 if TYPE_CHECKING:
-    from .datasets import LabelledFiles
+    from .cohort_table import CaseRow
     from .segmenter import SegmentOptions
 
-EXIT_INTERRUPTED = 130
+# What --confidence and --preview hold when no file is named.
+UNNAMED = Path()
 Command = Callable[[argparse.Namespace, Progress], None]
 
 
@@ -26,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0 when the result is complete, 2 for bad input, 130 when interrupted.
+        0 when the result is complete, 2 for bad input, 130 when interrupted, 143 when terminated.
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
@@ -44,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if as_json is not None:
             as_json.error(error)
         print("diffusam: interrupted.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
     except Exception as error:
         # A fault of this program: the parent process gets its last line, a person the traceback.
         if as_json is not None:
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is going on")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands)
-    _add_train(commands)
+    add_train_options(commands.add_parser("train", help="train a prior on labelled volumes"))
     _add_evaluate(commands)
     _add_demo(commands)
     _add_models(commands)
@@ -77,21 +81,67 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("segment", help="segment one image")
-    command.add_argument("image", type=Path, metavar="IMAGE", help="NIfTI, NRRD or MHA file, or DICOM folder")
-    command.add_argument("-o", "--output", type=Path, required=True, help=".nii.gz, .nrrd, .mha or .seg.nrrd")
+    command = commands.add_parser("segment", help="segment one image, or a folder of images")
+    command.add_argument(
+        "image", type=Path, nargs="?", metavar="IMAGE", help="NIfTI, NRRD or MHA file, or DICOM folder"
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=".nii.gz, .nrrd, .mha or .seg.nrrd; with --images, a folder",
+    )
     command.add_argument(
         "--modality", choices=("CT", "MR"), help="where the file does not say, or says it wrongly"
     )
     command.add_argument("--series", help="of a DICOM folder: number, UID or part of the description")
-    command.add_argument("--confidence", type=Path, help="write the confidence map here")
+    for option, what in (("--confidence", "the confidence map"), ("--preview", "a picture (PNG)")):
+        command.add_argument(
+            option,
+            type=Path,
+            nargs="?",
+            const=UNNAMED,
+            metavar="FILE",
+            help=f"write {what} here; with --images, for each case, and without a file name",
+        )
     command.add_argument("--report", type=Path, help="write a JSON report here")
-    command.add_argument("--preview", type=Path, help="write a picture (PNG) here")
     command.add_argument(
         "--json-progress", action="store_true", help="one JSON object a line on standard output"
     )
     _add_inference_options(command)
+    _add_cohort_options(command)
     command.set_defaults(run=_segment)
+
+
+def _add_cohort_options(command: argparse.ArgumentParser) -> None:
+    cohort = command.add_argument_group(
+        "a cohort",
+        "With --images, every image of a folder is segmented, by several processes, and a table is written to the "
+        "output folder. The same command again goes on where it was stopped. The workers of a Dask cluster need this "
+        "package, and a file system on which both folders have the same path as here.",
+    )
+    cohort.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of image files and DICOM folders; instead of IMAGE"
+    )
+    cohort.add_argument(
+        "--format",
+        choices=("nii.gz", "nrrd", "seg.nrrd", "mha"),
+        help="of the label maps (default: nii.gz)",
+    )
+    cohort.add_argument("--dask", metavar="ADDRESS", help="scheduler of a cluster, such as tcp://host:8786")
+    cohort.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes on this computer (default: by its cores and memory)",
+    )
+    cohort.add_argument(
+        "--retries",
+        type=int,
+        metavar="N",
+        help="how often a case is tried again when its process dies (default: 2)",
+    )
 
 
 def _add_inference_options(command: argparse.ArgumentParser) -> None:
@@ -107,44 +157,9 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-clean", action="store_true", help="keep small pieces and holes")
 
 
-def _add_data_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--images", type=Path, help="folder of images")
-    command.add_argument("--labels", type=Path, help="folder of label maps with the images' names")
-    command.add_argument("--label-names", help="1=spleen,2=right kidney,...")
-    command.add_argument(
-        "--data",
-        type=Path,
-        action="append",
-        default=[],
-        help="folder with images/, labels/, dataset.json; repeatable",
-    )
-    command.add_argument("--split", type=Path, help="split file; takes its cases only")
-
-
-def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("train", help="train a prior on labelled volumes")
-    _add_data_options(command)
-    command.add_argument("-o", "--output", type=Path, required=True, help="prior file (.safetensors)")
-    command.add_argument("--organs", help="names separated by commas (default: all that are labelled)")
-    command.add_argument("--backbone", default="compact", help="compact, sam2.1_tiny, ... (default: compact)")
-    command.add_argument("--image-size", type=int, help="side of the slices (default: the backbone's)")
-    command.add_argument("--kind", choices=("diffusion", "regression"), default="diffusion")
-    command.add_argument("--start", help="name or file of a prior whose weights to begin with")
-    command.add_argument("--procedural", type=int, default=0, help="procedural abdomens to add (default: 0)")
-    command.add_argument("--iterations", type=int, default=7800)
-    command.add_argument("--minutes", type=float, help="end earlier, after this time")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--title", default="", help="name for people")
-    command.add_argument("--licence", default="As the training data", help="licence of the weights")
-    command.add_argument("--device", default="auto")
-    command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    command.add_argument("--json-progress", action="store_true")
-    command.set_defaults(run=_train)
-
-
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("evaluate", help="score a prior on labelled cases it has not seen")
-    _add_data_options(command)
+    add_data_options(command)
     command.add_argument(
         "--part", choices=("development", "test"), default="development", help="of the split"
     )
@@ -161,7 +176,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("models", help="list, download, import or remove weights")
+    command = commands.add_parser("models", help="list, download, import, export or remove weights")
     command.set_defaults(run=_models)
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="what there is, and where")
@@ -170,6 +185,9 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     importing = actions.add_parser("import", help="take a file that was downloaded elsewhere")
     importing.add_argument("file", type=Path)
     importing.add_argument("--name", help="of an imported prior (default: its own)")
+    exporting = actions.add_parser("export", help="copy a prior to a file, for another computer")
+    exporting.add_argument("name")
+    exporting.add_argument("file", type=Path)
 
 
 def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -182,10 +200,27 @@ def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     command.add_argument("--minutes", type=float, default=60)
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--start", metavar="WEIGHTS", help='weights file to continue from, or "compact" for the bundled ones'
+    )
     command.set_defaults(run=_pretrain)
 
 
 def _segment(arguments: argparse.Namespace, progress: Progress) -> None:
+    if (arguments.image is None) == (arguments.images is None):
+        raise InputError(
+            "Both an IMAGE and --images are given." if arguments.image else "No image is given.",
+            hint="Give one IMAGE, or a folder of them with --images.",
+        )
+    if arguments.images is not None:
+        _segment_cohort(arguments, progress)
+        return
+    for option in ("format", "dask", "workers", "retries"):
+        if getattr(arguments, option) is not None:
+            raise InputError(f"--{option} belongs to --images.", hint="Leave it out for one image.")
+    for option in ("confidence", "preview"):
+        if getattr(arguments, option) is UNNAMED:
+            raise InputError(f"--{option} names no file.", hint="Say where to write it.")
     from .segment_file import SegmentRequest, segment_file
 
     request = SegmentRequest(
@@ -213,34 +248,62 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> None:
             print(f"{organ.name}: {organ.volume_ml:.0f} ml" if organ.present else f"{organ.name}: not found")
 
 
-def _train(arguments: argparse.Namespace, progress: Progress) -> None:
-    from .splits import load_split
-    from .train import train_prior
-    from .training import TrainingConfig
+def _segment_cohort(arguments: argparse.Namespace, progress: Progress) -> None:
+    for option in ("confidence", "preview"):
+        if getattr(arguments, option) not in (None, UNNAMED):
+            raise InputError(
+                f"With --images, --{option} takes no file name.",
+                hint="Its files are called like the cases and lie in the output folder.",
+            )
+    if arguments.report is not None:
+        raise InputError("With --images, every case has a report.", hint="Leave --report out.")
+    from .cohort import CohortRequest, segment_cohort
+    from .cohort_table import TABLE_CSV
 
-    only = load_split(arguments.split).train if arguments.split else None
-    header = train_prior(
-        _cases(arguments, only),
-        arguments.output,
-        organs=_names(arguments.organs),
-        backbone=arguments.backbone,
-        image_size=arguments.image_size,
-        kind=arguments.kind,
-        start=arguments.start,
-        procedural=arguments.procedural,
-        config=TrainingConfig(
-            iterations=arguments.iterations, minutes=arguments.minutes, seed=arguments.seed
-        ),
-        title=arguments.title,
-        licence=arguments.licence,
+    request = CohortRequest(
+        images=arguments.images,
+        output=arguments.output,
+        ending=arguments.format or "nii.gz",
+        prior=arguments.prior,
         device=arguments.device,
-        resume=arguments.resume,
-        progress=progress,
+        modality=arguments.modality,
+        series=arguments.series,
+        confidence=arguments.confidence is not None,
+        preview=arguments.preview is not None,
+        options=_segment_options(arguments),
+        cluster=arguments.dask,
+        workers=arguments.workers,
+        retries=2 if arguments.retries is None else arguments.retries,
     )
+    tell = progress.case if isinstance(progress, JsonProgress) else None
+    rows = segment_cohort(
+        request,
+        progress=progress,
+        on_case=(lambda row: tell(**vars(row))) if tell else _print_case,
+    )
+    table = request.output / TABLE_CSV
+    failed = sum(row.status == "failed" for row in rows)
+    if failed:
+        raise InputError(
+            f"{failed} of {len(rows)} cases could not be segmented.", hint=f"The table {table} says why."
+        )
     if isinstance(progress, JsonProgress):
-        progress.done(output=arguments.output)
+        progress.done(output=request.output, table=table, cases=len(rows))
     else:
-        print(f"{arguments.output}: {', '.join(label.name for label in header.labels)}")
+        print(f"{len(rows)} cases: {table}")
+
+
+def _print_case(row: CaseRow) -> None:
+    from tqdm import tqdm
+
+    if row.error:
+        text = row.error
+    elif row.reused:
+        text = "finished before"
+    else:
+        text = ", ".join(f"{organ} {volume:.0f} ml" for organ, volume in row.volumes_ml.items())
+    # Above the bar, where there is one.
+    tqdm.write(f"{row.name}: {text}")
 
 
 def _evaluate(arguments: argparse.Namespace, progress: Progress) -> None:
@@ -255,7 +318,7 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress) -> None:
     only = getattr(load_split(arguments.split), arguments.part) if arguments.split else None
     evaluation = evaluate(
         load_prior(arguments.prior),
-        _cases(arguments, only),
+        cases_of(arguments, only),
         options=_segment_options(arguments),
         device=choose_device(arguments.device),
         progress=progress,
@@ -292,23 +355,28 @@ def _models(arguments: argparse.Namespace, progress: Progress) -> None:
         )
     elif arguments.action == "import":
         print(f"Imported as {catalogue.import_file(arguments.file, name=arguments.name).name}.")
+    elif arguments.action == "export":
+        print(catalogue.export_file(arguments.name, arguments.file))
     else:
         catalogue.remove(arguments.name)
         print(f"Removed {arguments.name}.")
 
 
 def _pretrain(arguments: argparse.Namespace, progress: Progress) -> None:
+    from .interrupts import terminated_as_interrupt
     from .pretrain import pretrain_backbone
 
-    pretrain_backbone(
-        arguments.data,
-        arguments.split,
-        arguments.output,
-        procedural=arguments.procedural,
-        minutes=arguments.minutes,
-        seed=arguments.seed,
-        progress=progress,
-    )
+    with terminated_as_interrupt():
+        pretrain_backbone(
+            arguments.data,
+            arguments.split,
+            arguments.output,
+            procedural=arguments.procedural,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
+            start=arguments.start,
+            progress=progress,
+        )
     print(arguments.output)
 
 
@@ -317,59 +385,13 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
     from .segmenter import SegmentOptions
 
     return SegmentOptions(
-        organs=_names(arguments.organs),
+        organs=organ_names(arguments.organs),
         steps=arguments.steps,
         samples=arguments.samples,
         seed=arguments.seed,
         clean=not arguments.no_clean,
         propagation=PropagationConfig(three_d=not arguments.no_3d),
     )
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise InputError("--organs names no organ.", hint="Write for example --organs spleen,liver.")
-    return names
-
-
-def _cases(arguments: argparse.Namespace, only: Sequence[str] | None) -> list[LabelledFiles]:
-    from .datasets import find_cases, read_dataset
-
-    cases = [
-        case
-        for folder in arguments.data
-        for case in read_dataset(folder)
-        if only is None or case.name in only
-    ]
-    if arguments.images or arguments.labels or arguments.label_names:
-        if not (arguments.images and arguments.labels and arguments.label_names):
-            raise InputError("--images, --labels and --label-names belong together.", hint="Give all three.")
-        cases += find_cases(
-            arguments.images, arguments.labels, parse_label_names(arguments.label_names), only=only
-        )
-    if not cases:
-        raise InputError(
-            "There are no labelled cases.", hint="Give --images, --labels and --label-names, or --data."
-        )
-    return cases
-
-
-def parse_label_names(text: str) -> dict[int, str]:
-    """The label table of "1=spleen,2=right kidney".
-
-    Raises:
-        InputError: It is not such a list.
-    """
-    names = {}
-    for part in text.split(","):
-        value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdigit() or not 0 < int(value) < 256 or not name.strip():
-            raise InputError(f'"{part}" is not a label name.', hint="Write 1=spleen,2=right kidney,...")
-        names[int(value)] = name.strip()
-    return names
 
 
 if __name__ == "__main__":

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .case_pairs import case_name, pair_files
 from .errors import InputError
 from .geometry import to_canonical
-from .labelmaps import check_same_grid, read_labelmap
+from .label_tables import label_table, names_in_file
+from .labelmaps import LabelMap, check_same_grid, read_labelmap
 from .slices import SliceGrid
 from .volumes import Volume, normalise, read_volume
 
 logger = logging.getLogger(__name__)
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+__all__ = [
+    "LabelledFiles",
+    "LabelledStack",
+    "case_name",
+    "find_cases",
+    "load_stack",
+    "read_case",
+    "read_dataset",
+    "to_stack",
+]
 
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """One case on disk: its name, image, label map and the organ name of every label value."""
+    """One case on disk: its name, image, label map, the organ name of every label value, and its modality.
+
+    Where the modality is None, the image's file or its values tell.
+    """
 
     name: str
     image: Path
     labels: Path
     label_names: Mapping[int, str]
+    modality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,47 +72,38 @@ class LabelledStack:
         return torch.from_numpy(self.slices).float() / 255
 
 
-def case_name(path: Path) -> str:
-    """The file name without its image ending."""
-    for ending in IMAGE_ENDINGS:
-        if path.name.endswith(ending):
-            return path.name[: -len(ending)]
-    return path.name
-
-
 def find_cases(
-    images: Path, labels: Path, label_names: Mapping[int, str], *, only: Sequence[str] | None = None
+    images: Path,
+    labels: Path,
+    label_names: Mapping[int, str] | None,
+    *,
+    only: Sequence[str] | None = None,
+    modality: str | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> list[LabelledFiles]:
-    """Pairs images and label maps of two folders by name.
+    """Pairs images and label maps of two folders by name, as `case_pairs.pair_files` does.
 
     Args:
         images: Folder of images.
         labels: Folder of label maps with the images' names.
-        label_names: Organ name of every label value.
+        label_names: Organ name of every label value; None takes the names in the label maps themselves.
         only: Names of the cases to take; None takes all.
+        modality: Of all images; None asks each.
+        report: Told in plain sentences what matched and what did not; None logs the images left out.
 
     Raises:
-        InputError: A folder is missing, no name matches, or a case of `only` is not there.
+        InputError: A folder is missing, no name matches, a name matches twice, a case of `only` is not there, or a
+            label map has no names.
     """
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise InputError(
-                f"There is no folder {folder}.", hint="Give a folder of images and one of label maps."
-            )
-    by_name = {case_name(path): path for path in sorted(labels.iterdir())}
-    found = []
-    for path in sorted(images.iterdir()):
-        name = case_name(path)
-        # macOS leaves hidden files beside the images that it copies.
-        if path.name.startswith("."):
-            continue
-        if name == path.name and not path.is_dir():
-            continue
-        if name not in by_name:
+    paired = pair_files(images, labels)
+    if report is not None:
+        for line in paired.report(only=only):
+            report(line)
+    else:
+        for path in paired.images_alone:
             logger.warning("Image %s has no label map of the same name; left out.", path.name)
-        elif only is None or name in only:
-            found.append(LabelledFiles(name, path, by_name[name], dict(label_names)))
-    missing = sorted(set(only or ()) - {case.name for case in found})
+    found = [pair for pair in paired.pairs if only is None or pair.name in only]
+    missing = sorted(set(only or ()) - {pair.name for pair in found})
     if missing:
         raise InputError(f"These cases have no image with a label map: {', '.join(missing)}.")
     if not found:
@@ -105,10 +111,25 @@ def find_cases(
             f"No image in {images} has a label map of the same name in {labels}.",
             hint="Name the label map like its image.",
         )
-    return found
+    return [
+        LabelledFiles(
+            pair.name,
+            pair.image,
+            pair.labels,
+            dict(names_in_file(pair.labels) if label_names is None else label_names),
+            modality,
+        )
+        for pair in found
+    ]
 
 
-def read_dataset(folder: Path, *, only: Sequence[str] | None = None) -> list[LabelledFiles]:
+def read_dataset(
+    folder: Path,
+    *,
+    only: Sequence[str] | None = None,
+    modality: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[LabelledFiles]:
     """The cases of a folder with `images/`, `labels/` and a `dataset.json` that holds the label table.
 
     Raises:
@@ -121,17 +142,9 @@ def read_dataset(folder: Path, *, only: Sequence[str] | None = None) -> list[Lab
         content = json.loads(table.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{table} cannot be read as JSON.", hint="Check the file.") from error
-    labels = content.get("labels") if isinstance(content, dict) else None
-    if (
-        not isinstance(labels, dict)
-        or not any(labels.values())
-        or not all(type(value) is int and 0 <= value <= 255 for value in labels.values())
-    ):
-        raise InputError(
-            f'{table} has no "labels" table of names and values.', hint='Write it as {"spleen": 1, ...}.'
-        )
-    names = {value: name.replace("_", " ") for name, value in labels.items() if value != 0}
-    return find_cases(folder / "images", folder / "labels", names, only=only)
+    names = label_table(content.get("labels") if isinstance(content, dict) else None, source=str(table))
+    images, labels = folder / "images", folder / "labels"
+    return find_cases(images, labels, names, only=only, modality=modality, report=report)
 
 
 def to_stack(
@@ -161,15 +174,25 @@ def to_stack(
     )
 
 
+def read_case(case: LabelledFiles) -> tuple[Volume, LabelMap]:
+    """The image of a case and its labels on the same grid.
+
+    Raises:
+        InputError: A file cannot be read, or the grids differ.
+    """
+    volume = read_volume(case.image, modality=case.modality)
+    labels = read_labelmap(case.labels, names=dict(case.label_names))
+    check_same_grid(volume.geometry, labels.geometry)
+    return volume, labels
+
+
 def load_stack(case: LabelledFiles, *, organs: Sequence[str], size: int) -> LabelledStack:
     """Reads one case from disk.
 
     Raises:
         InputError: A file cannot be read, the grids differ, or none of the organs is labelled.
     """
-    volume = read_volume(case.image)
-    labels = read_labelmap(case.labels, names=dict(case.label_names))
-    check_same_grid(volume.geometry, labels.geometry)
+    volume, labels = read_case(case)
     stack = to_stack(volume, labels.array, case.label_names, name=case.name, organs=organs, size=size)
     if not stack.labels.any():
         raise InputError(f"{case.labels} holds none of: {', '.join(organs)}.", hint="Check the label names.")

@@ -26,6 +26,12 @@ class InputError(DiffuSAMError):
     code = "input"
 
 
+class UnfinishedRunError(InputError):
+    """An unfinished training is in the way of a new one."""
+
+    code = "unfinished"
+
+
 class WeightsError(DiffuSAMError):
     """A backbone or prior file that is missing, damaged or made for something else."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .metrics import OrganScore, score_case
 from .progress import Progress, ProgressEvent
 from .segmenter import Segmenter, SegmentOptions
 from .splits import refuse_overlap
-from .volumes import read_volume
+from .volumes import Volume, read_volume
 from .weights import LoadedPrior
 
 logger = logging.getLogger(__name__)
@@ -107,27 +107,61 @@ def evaluate(
     Raises:
         InputError: A case was used to train the prior or its backbone, or shares no organ with the prior.
     """
-    refuse_overlap(loaded.training_cases, [case.name for case in cases])
     options = options or SegmentOptions()
     segmenter = Segmenter(loaded.backbone.backbone, loaded.prior, device=device)
+    known = loaded.prior.config.organs
+    organs = tuple(organ for organ in known if options.organs is None or organ in options.organs)
+    return evaluate_by(
+        lambda volume, _: segmenter.segment(volume, options).labels,
+        cases,
+        organs=organs or known,
+        training_cases=loaded.training_cases,
+        progress=progress,
+    )
+
+
+def evaluate_by(
+    segment: Callable[[Volume, LabelledFiles], np.ndarray],
+    cases: Sequence[LabelledFiles],
+    *,
+    organs: Sequence[str],
+    training_cases: Sequence[str],
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Scores any way to segment; organs that the labels do not know are left out.
+
+    Args:
+        segment: Gives labels `(z, y, x)` of a volume, 1 for the first organ; only methods prompted with the truth may
+            look at the case.
+        cases: To segment and score.
+        organs: Names of the labels.
+        training_cases: Every case that any weights in use have seen.
+        progress: Called before each case.
+
+    Raises:
+        InputError: A case is among the training cases, or its labels name none of the organs.
+    """
+    refuse_overlap(training_cases, [case.name for case in cases])
     results = []
     for number, case in enumerate(cases):
         if progress is not None:
             progress(ProgressEvent("evaluate", number, len(cases)))
-        results.append(_evaluate_case(segmenter, case, options))
+        results.append(_evaluate_case(segment, case, organs))
         logger.info("%s: Dice %.3f", case.name, Evaluation(results[-1:]).mean())
     return Evaluation(results)
 
 
-def _evaluate_case(segmenter: Segmenter, case: LabelledFiles, options: SegmentOptions) -> CaseResult:
-    volume = read_volume(case.image)
+def _evaluate_case(
+    segment: Callable[[Volume, LabelledFiles], np.ndarray], case: LabelledFiles, organs: Sequence[str]
+) -> CaseResult:
+    volume = read_volume(case.image, modality=case.modality)
     truth = read_labelmap(case.labels, names=dict(case.label_names))
     check_same_grid(volume.geometry, truth.geometry)
     started = time.perf_counter()
-    segmentation = segmenter.segment(volume, options)
+    labels = segment(volume, case)
     seconds = time.perf_counter() - started
-    values = {organ: value for value, organ in enumerate(segmentation.organs, start=1)}
-    reference = np.zeros_like(segmentation.labels)
+    values = {organ: value for value, organ in enumerate(organs, start=1)}
+    reference = np.zeros_like(labels)
     shared = {}
     for value, organ in case.label_names.items():
         if organ in values:
@@ -139,5 +173,5 @@ def _evaluate_case(segmenter: Segmenter, case: LabelledFiles, options: SegmentOp
             hint="Check the label names.",
         )
     ordered = {organ: value for organ, value in values.items() if organ in shared}
-    scores = score_case(segmentation.labels, reference, ordered, volume.geometry.spacing[::-1])
+    scores = score_case(labels, reference, ordered, volume.geometry.spacing[::-1])
     return CaseResult(case.name, volume.modality, scores, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,14 +12,14 @@ import torch
 
 from .backbone_pretraining import BackbonePretraining, PairSampler, PretrainingConfig
 from .backbones import Backbone
-from .datasets import load_stack, read_dataset
+from .datasets import LabelledFiles, LabelledStack, load_stack, read_dataset
 from .errors import InputError
 from .procedural import make_shapes
 from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent
 from .splits import load_split
-from .stack_pool import StackPool
-from .weights import save_backbone
+from .stack_pool import SHARES, StackPool, kind_of
+from .weights import LoadedBackbone, load_backbone, save_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ ORGANS = (
     "right adrenal gland",
     "left adrenal gland",
 )
+# A kind of data with fewer real cases than this is drawn less often, in proportion: a handful of volumes would
+# otherwise be most of what the backbone sees.
+ENOUGH_CASES = 10
 
 
 def pretrain_backbone(
@@ -48,6 +52,7 @@ def pretrain_backbone(
     procedural: int,
     minutes: float,
     seed: int,
+    start: str | Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Pretrains the compact backbone and writes its weights.
@@ -55,57 +60,97 @@ def pretrain_backbone(
     An interrupted run resumes from `<output>.training`, which is deleted at the end.
 
     Args:
-        data: Folders with `images/`, `labels/` and `dataset.json`; none trains on procedural abdomens only.
+        data: Folders with `images/`, `labels/` and `dataset.json`; none trains on procedural abdomens only. They may
+            label other organs than the abdomen's, which are learnt too.
         split: Split file; only its training cases are read.
         output: Weights file, ends in `.safetensors`.
         procedural: Number of procedural abdomens to add.
         minutes: Time to train.
         seed: Of weights, sampling and augmentation.
+        start: Weights to continue from, with a fresh optimizer: a file, or "compact" for the bundled ones; None starts
+            anew. The cases that they have seen are recorded as seen.
         progress: Called as cases are read.
 
     Raises:
         InputError: There is nothing to train on, an option is out of range, or a case cannot be used.
+        WeightsError: The weights to start from cannot be used.
         OutputError: The weights cannot be written.
     """
     if output.suffix != ".safetensors":
         raise InputError(f"The backbone's file ends in .safetensors, not {output.name}.")
     if minutes <= 0 or seed < 0:
         raise InputError("The training needs more than 0 minutes and a seed of 0 or more.")
+    if procedural < 0:
+        raise InputError(f"The number of procedural abdomens must be 0 or more, not {procedural}.")
     torch.manual_seed(seed)
-    backbone = Backbone("compact")
-    cases = load_split(split).train
+    wanted = load_split(split).train
+    cases = [case for folder in data for case in read_dataset(folder) if case.name in wanted]
+    earlier = None if start is None else _start(start)
+    backbone = Backbone("compact") if earlier is None else earlier.backbone.requires_grad_(True)
+    organs = organs_of(cases)
     stacks = []
-    for case in [case for folder in data for case in read_dataset(folder) if case.name in cases]:
-        stacks.append(load_stack(case, organs=ORGANS, size=backbone.image_size))
+    for case in cases:
+        stacks.append(load_stack(case, organs=organs, size=backbone.image_size))
         if progress is not None:
             progress(ProgressEvent("read", len(stacks), len(cases)))
-    real = [stack.name for stack in stacks]
-    stacks += procedural_stacks(procedural, organs=ORGANS, size=backbone.image_size)
+    stacks += procedural_stacks(procedural, organs=organs, size=backbone.image_size)
     if not stacks:
         raise InputError(
             "There is nothing to train on.", hint="Give --data with cases of the split, or --procedural."
         )
     config = PretrainingConfig(minutes=minutes, seed=seed)
     checkpoint = output.with_suffix(".training")
+    seen = [case.name for case in cases]
+    if earlier is not None:
+        seen = sorted({*seen, *earlier.training_cases})
+    started_from = None if earlier is None else earlier.sha256
     training = BackbonePretraining(
         backbone,
-        PairSampler(StackPool(stacks), config, shapes=make_shapes),
-        organs=len(ORGANS),
+        PairSampler(StackPool(stacks, shares=shares_of(stacks)), config, shapes=make_shapes),
+        organs=len(organs),
         config=config,
         checkpoint=checkpoint,
+        record=json.dumps(
+            {"organs": organs, "cases": seen, "procedural": procedural, "started_from": started_from}
+        ),
     )
     averaged = training.run()
     prefix = "network."
     record = {
         "name": "compact",
-        "training_cases": real,
+        "training_cases": seen,
         "procedural_abdomens": procedural,
+        "organs": organs,
+        "started_from": started_from,
         "recipe": asdict(config),
         "steps": training.steps,
-        "licence": "Research, non-commercial" if real else "Apache-2.0",
+        "licence": "Research, non-commercial" if seen else "Apache-2.0",
     }
     network = {
         name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)
     }
     save_backbone(output, network, record)
     checkpoint.unlink()
+
+
+def organs_of(cases: Sequence[LabelledFiles]) -> tuple[str, ...]:
+    """The abdomen's organs, then the other ones that cases label, in the order in which they appear."""
+    found = (organ for case in cases for organ in case.label_names.values())
+    return tuple(dict.fromkeys((*ORGANS, *found)))
+
+
+def shares_of(stacks: Sequence[LabelledStack]) -> dict[str, float]:
+    """How often each kind of data is drawn: as usual where there are enough cases, less of a few."""
+    kinds = [kind_of(stack) for stack in stacks]
+    return {
+        kind: share * (1.0 if kind == "procedural" else min(1.0, kinds.count(kind) / ENOUGH_CASES))
+        for kind, share in SHARES.items()
+    }
+
+
+def _start(weights: str | Path) -> LoadedBackbone:
+    return (
+        load_backbone("compact")
+        if str(weights) == "compact"
+        else load_backbone("compact", path=Path(weights))
+    )

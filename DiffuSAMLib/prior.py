@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -121,8 +122,8 @@ class Prior(nn.Module):
             outlines: From `outlines`, where they were computed already.
         """
         inside = (self.outlines(condition) if outlines is None else outlines).sigmoid()
-        largest = F.avg_pool2d(inside, OUTLINE_PARTS).amax((2, 3))
-        pooled = (condition.mean((2, 3)), condition.amax((2, 3)), largest, inside.mean((2, 3)).sqrt())
+        surest = F.avg_pool2d(inside, OUTLINE_PARTS).amax((2, 3)).logit(eps=1e-3)
+        pooled = (condition.mean((2, 3)), condition.amax((2, 3)), surest, inside.mean((2, 3)).sqrt())
         return self.presence_head(torch.cat(pooled, dim=1))
 
     def denoise(self, noisy: Tensor, timestep: Tensor | int, condition: Tensor, organs: Tensor) -> Tensor:
@@ -139,7 +140,15 @@ class Prior(nn.Module):
             timestep = self.config.training_steps - 1
         return self.denoiser(torch.cat((noisy, condition), dim=1), timestep, class_labels=organs).sample
 
-    def sample(self, condition: Tensor, organs: Tensor, *, steps: int, noise: Tensor) -> Tensor:
+    def sample(
+        self,
+        condition: Tensor,
+        organs: Tensor,
+        *,
+        steps: int,
+        noise: Tensor,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         """Generates latents `(b, m, h, w)` from pure noise with DDIM (arXiv 2010.02502).
 
         Args:
@@ -147,6 +156,7 @@ class Prior(nn.Module):
             organs: `(b,)`.
             steps: 1 to `training_steps`; a regression prior takes one whatever is asked.
             noise: `(b, m, h, w)`, standard normal: what sampling starts from.
+            on_step: Given each timestep and the clean latents believed there.
 
         Raises:
             InputError: The number of steps is out of range.
@@ -165,6 +175,8 @@ class Prior(nn.Module):
         latent = noise
         for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
             clean = self.denoise(latent, timestep, condition, organs)
+            if on_step is not None:
+                on_step(timestep, clean)
             if following is None:
                 latent = clean
             else:
@@ -183,9 +195,8 @@ class Prior(nn.Module):
 
 def empty_memory(backbone: Backbone, features: ImageFeatures) -> Tensor:
     """The memories `(n, m, h, w)` of slices with nothing marked on them."""
-    nothing = features.coarse.new_full(
-        (len(features), 1, *(16 * s for s in features.coarse.shape[-2:])), -MASK_LOGIT
-    )
+    # One mask for all: what the memory encoder makes of the mask alone is the same for every slice.
+    nothing = features.coarse.new_full((1, 1, *(16 * s for s in features.coarse.shape[-2:])), -MASK_LOGIT)
     # A positive score: the mark of absence is part of what the prior generates.
     return backbone.encode_memory(
         features, nothing, object_score=nothing.new_full((len(features), 1), MASK_LOGIT)

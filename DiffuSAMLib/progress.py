@@ -24,6 +24,7 @@ STAGE_NAMES = {
     "train": "Training",
     "evaluate": "Evaluating",
     "download": "Downloading",
+    "cohort": "Segmenting the cohort",
 }
 _BAR = "{desc:<22} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left"
 
@@ -99,7 +100,7 @@ class TerminalProgress:
 class JsonProgress:
     """One ASCII JSON object a line, flushed at once, for a parent process that reads along.
 
-    Events are `progress`, `slice`, and at the end exactly one of `done` and `error`: whatever comes after
+    Events are `progress`, `slice`, `case`, and at the end exactly one of `done` and `error`: whatever comes after
     that one is dropped. When the reader has gone, the lines are dropped too and the job goes on.
 
     Args:
@@ -121,6 +122,14 @@ class JsonProgress:
     def slice(self, **details: Any) -> None:
         """Tell that the masks of a slice are there; `details` are the fields that say which and where."""
         self._write("slice", details)
+
+    def case(self, **details: Any) -> None:
+        """Tell that a case of a cohort has ended; `details` say which and how."""
+        self._write("case", details)
+
+    def event(self, name: str, /, **details: Any) -> None:
+        """Tell anything else on the way, such as a training's `check`, `losses` and `validation`."""
+        self._write(name, details)
 
     def done(self, **result: Any) -> None:
         """Tell that the job is finished and its result is on disk; `result` says where."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone, Decoded, ImageFeatures, Memory
+from .lanes import Lanes, deal
 
 # Logit of an organ where it was never looked for or found absent.
 NOTHING = -10.0
@@ -35,13 +36,21 @@ class PropagationConfig:
 
 @dataclass
 class _Track:
-    """One organ, one sample, one direction through the stack."""
+    """One organ, one sample, one direction through the stack: 1, -1, or 0 for the start slice alone."""
 
     organ: int
     sample: int
     direction: int
     position: int
     memories: list[tuple[int, Tensor]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """Mask logits `(b, s/4, s/4)` of (slice, organ, sample) triples."""
+
+    items: Sequence[tuple[int, int, int]]
+    logits: Tensor
 
 
 class Propagation:
@@ -101,55 +110,85 @@ class Propagation:
         return int(np.where(self.wanted[:, organ], smooth, -1.0).argmax())
 
     def _decode_alone(self) -> None:
+        lanes: Lanes[_Masks] = Lanes(self.backbone.device)
         items = [(int(i), int(o), s) for i, o in np.argwhere(self.wanted) for s in range(self.samples)]
-        for begin in range(0, len(items), 16):
-            self._decode(items[begin : begin + 16], [])
+        size = max(1, 16 // self.samples) * self.samples
+        batches = [items[begin : begin + size] for begin in range(0, len(items), size)]
+        lanes.run((self._alone(batch) for batch in batches), self._take)
+
+    def _alone(self, items: Sequence[tuple[int, int, int]]) -> Iterator[_Masks]:
+        yield self._masks(items, self._decode(items, [])[0])
 
     def _chain(self) -> None:
-        organs = [organ for organ in range(self.wanted.shape[1]) if self.wanted[:, organ].any()]
-        tracks: list[_Track] = []
-        for organ in organs:
-            for sample in range(self.samples):
-                start = self.start_slice(organ)
-                tracks += [_Track(organ, sample, direction, start) for direction in (1, -1)]
-        # The two directions share their start slice: it is decoded once, for the upward track.
-        self._advance(tracks[::2])
-        for up, down in zip(tracks[::2], tracks[1::2], strict=True):
-            down.memories = list(up.memories)
+        lanes: Lanes[_Masks] = Lanes(self.backbone.device)
+        # All samples of an organ go together: their sum must not depend on which thread is quicker.
+        starts = [
+            [_Track(organ, sample, 0, self.start_slice(organ)) for sample in range(self.samples)]
+            for organ in range(self.wanted.shape[1])
+            if self.wanted[:, organ].any()
+        ]
+        # The two directions share their start slice.
+        hands = deal(starts, [1.0] * len(starts), lanes=lanes.count)
+        lanes.run((self._advance([track for chain in hand for track in chain]) for hand in hands), self._take)
+        chains = [
+            [
+                _Track(start.organ, start.sample, direction, start.position, list(start.memories))
+                for start in chain
+            ]
+            for chain in starts
+            for direction in (1, -1)
+        ]
+        weights = [self._ahead(chain[0], len(self.wanted)).sum() for chain in chains]
+        hands = deal(chains, weights, lanes=lanes.count)
+        lanes.run((self._walk([track for chain in hand for track in chain]) for hand in hands), self._take)
+
+    def _walk(self, tracks: list[_Track]) -> Iterator[_Masks]:
+        """Goes on to the ends of the stack."""
         while tracks:
             for track in tracks:
                 track.position += track.direction
             tracks = [track for track in tracks if 0 <= track.position < len(self.wanted)]
-            self._advance(tracks)
+            yield from self._advance(tracks)
 
-    def _advance(self, tracks: Sequence[_Track]) -> None:
+    def _ahead(self, track: _Track, count: int) -> np.ndarray:
+        """In which of the next `count` slices the organ is looked for; from the start slice, both ways."""
+        wanted, at = self.wanted[:, track.organ], track.position
+        below, above = wanted[max(0, at - count) : at], wanted[at + 1 : at + 1 + count]
+        return {1: above, -1: below, 0: np.r_[below, above]}[track.direction]
+
+    def _advance(self, tracks: Sequence[_Track]) -> Iterator[_Masks]:
         """Decodes each track's present slice and keeps the memory of what was found."""
         # Tracks whose memories lie equally far away can be decoded as one batch.
         groups: dict[tuple[int, ...], list[_Track]] = {}
+        reach = self.backbone.network.num_maskmem
         for track in tracks:
-            reach = self.backbone.network.num_maskmem
             track.memories = [item for item in track.memories if abs(item[0] - track.position) < reach]
             if self.wanted[track.position, track.organ]:
-                groups.setdefault(tuple(abs(at - track.position) for at, _ in track.memories), []).append(
-                    track
-                )
+                distances = tuple(abs(at - track.position) for at, _ in track.memories)
+                groups.setdefault(distances, []).append(track)
         for distances, group in groups.items():
-            self._advance_group(group, distances)
+            neighbours = [
+                Memory(torch.stack([track.memories[k][1] for track in group]), distance=distance)
+                for k, distance in enumerate(distances)
+            ]
+            items = [(track.position, track.organ, track.sample) for track in group]
+            decoded, features = self._decode(items, neighbours)
+            self._remember(group, decoded, features)
+            yield self._masks(items, decoded)
 
-    def _advance_group(self, group: Sequence[_Track], distances: Sequence[int]) -> None:
-        neighbours = [
-            Memory(torch.stack([track.memories[k][1] for track in group]), distance=distance)
-            for k, distance in enumerate(distances)
+    def _remember(self, group: Sequence[_Track], decoded: Decoded, features: ImageFeatures) -> None:
+        """Encodes what was found, where a slice to come can attend to it."""
+        reach = self.backbone.network.num_maskmem
+        present = (decoded.object_score[:, 0] > 0).tolist()
+        rows = [
+            row for row, track in enumerate(group) if present[row] and self._ahead(track, reach - 1).any()
         ]
-        items = [(track.position, track.organ, track.sample) for track in group]
-        decoded, features = self._decode(items, neighbours)
-        found = [row for row in range(len(group)) if bool(decoded.object_score[row, 0] > 0)]
-        if not found:
+        if not rows:
             return
         memory = self.backbone.encode_memory(
-            features[found], decoded.raw_logits[found], object_score=decoded.object_score[found]
+            features[rows], decoded.raw_logits[rows], object_score=decoded.object_score[rows]
         )
-        for row, remembered in zip(found, memory, strict=True):
+        for row, remembered in zip(rows, memory, strict=True):
             track = group[row]
             track.memories = [*track.memories, (track.position, remembered)][-self.config.bank :]
 
@@ -157,13 +196,16 @@ class Propagation:
         self, items: Sequence[tuple[int, int, int]], neighbours: Sequence[Memory]
     ) -> tuple[Decoded, ImageFeatures]:
         features = self.features([slice_number for slice_number, _, _ in items])
-        decoded = self.backbone.decode(features, [Memory(self.generated(items)), *neighbours])
-        logits = decoded.logits.clamp(NOTHING, -NOTHING)[:, 0].float().cpu()
-        for (slice_number, organ, sample), mask in zip(items, logits, strict=True):
+        return self.backbone.decode(features, [Memory(self.generated(items)), *neighbours]), features
+
+    def _masks(self, items: Sequence[tuple[int, int, int]], decoded: Decoded) -> _Masks:
+        return _Masks(items, decoded.logits.clamp(NOTHING, -NOTHING)[:, 0].float().cpu())
+
+    def _take(self, masks: _Masks) -> None:
+        for (slice_number, organ, sample), mask in zip(masks.items, masks.logits, strict=True):
             if self._probability is not None:
                 self._probability[slice_number, organ] += mask.sigmoid().numpy().astype(np.float16)
             else:
                 self.logits[slice_number, organ] = mask.numpy()
             if sample == 0:
                 self.on_decoded(slice_number, organ, mask)
-        return decoded, features

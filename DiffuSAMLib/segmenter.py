@@ -14,6 +14,7 @@ from .backbones import Backbone, ImageFeatures
 from .devices import autocast
 from .errors import InputError, OutOfMemoryError
 from .geometry import AxisOrder, Geometry, to_canonical
+from .lanes import Lanes, even_parts
 from .postprocessing import clean_labels
 from .prior import Prior, empty_memory
 from .progress import Progress, ProgressEvent
@@ -25,6 +26,8 @@ from .volumes import Volume, intensity_window, scale_intensity
 
 # Slices encoded, generated and resampled at a time: bounds memory, and larger batches are not faster on a CPU.
 CHUNK = 8
+# The encoder needs the most memory, and is as fast with fewer slices.
+ENCODED_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -104,23 +107,46 @@ class EncodedVolume:
         """Encodes all slices that are not yet in the store."""
         stack = self.order.view(self.volume.array)
         low, high = intensity_window(self.volume)
-        context = self._backbone.slice_context
-        for begin in range(0, len(self), CHUNK):
-            numbers = range(begin, min(begin + CHUNK, len(self)))
-            if any(number not in self.store for number in numbers):
-                first = max(0, begin - context)
-                part = np.ascontiguousarray(stack[first : numbers.stop + context])
-                squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
-                images = as_channels(
-                    squares, torch.arange(begin - first, numbers.stop - first), context=context
-                )
-                features = self._backbone.encode_image(images.to(self._backbone.device))
+        lanes: Lanes[tuple[range, ImageFeatures | None]] = Lanes(self._backbone.device)
+        most = CHUNK if lanes.count == 1 else ENCODED_AT_ONCE
+        done = 0
+
+        def keep(result: tuple[range, ImageFeatures | None]) -> None:
+            nonlocal done
+            numbers, features = result
+            if features is not None:
                 for row, number in enumerate(numbers):
                     self.store.put(number, [level[row] for level in features.levels()])
-            report(numbers.stop, len(self))
+            done += len(numbers)
+            report(done, len(self))
+
+        def encoded(numbers: range) -> Iterator[tuple[range, ImageFeatures | None]]:
+            missing = any(number not in self.store for number in numbers)
+            yield numbers, self._encoded(stack, numbers, low, high) if missing else None
+
+        parts = even_parts(len(self), most=most, lanes=lanes.count)
+        lanes.run((encoded(numbers) for numbers in parts), keep)
+
+    def _encoded(self, stack: np.ndarray, numbers: range, low: float, high: float) -> ImageFeatures:
+        context = self._backbone.slice_context
+        first = max(0, numbers.start - context)
+        part = np.ascontiguousarray(stack[first : numbers.stop + context])
+        squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
+        inner = torch.arange(numbers.start - first, numbers.stop - first)
+        images = as_channels(squares, inner, context=context)
+        return self._backbone.encode_image(images.to(self._backbone.device))
 
     def features(self, numbers: Sequence[int]) -> ImageFeatures:
         return ImageFeatures(*self.store.get(numbers, device=self._backbone.device))
+
+
+@dataclass(frozen=True)
+class _Generated:
+    """For each of some slices, the probability `(n, organs)` and the memories `(n, organs, samples, m, h, w)`."""
+
+    numbers: range
+    presence: Tensor
+    memories: Tensor
 
 
 class Segmenter:
@@ -217,34 +243,52 @@ class Segmenter:
     ) -> np.ndarray:
         """Stores a generated memory for every slice and organ that may be present; returns presence `(n, organs)`."""
         presence = np.zeros((len(encoded), len(organs)), np.float32)
-        for begin in range(0, len(encoded), CHUNK):
-            numbers = list(range(begin, min(begin + CHUNK, len(encoded))))
-            features = encoded.features(numbers)
-            condition = self.prior.condition(features)
-            probability = self.prior.presence(condition)[:, organs].sigmoid()
-            presence[numbers] = probability.cpu().float().numpy()
-            wanted = (probability >= options.propagation.presence).nonzero()
-            # Noise depends on the seed and the slice alone, not on which organs are asked for or how slices are batched.
-            noise = torch.stack([self._noise(number, options) for number in numbers])[:, :, organs]
-            memories = noise.new_zeros(
-                len(numbers), len(organs), options.samples, *self.backbone.memory_shape
-            )
-            if len(wanted):
-                rows = wanted[:, 0].repeat_interleave(options.samples)
-                labels = wanted[:, 1].repeat_interleave(options.samples)
-                sample = torch.arange(options.samples, device=rows.device).repeat(len(wanted))
-                latent = self.prior.sample(
-                    condition[rows],
-                    torch.tensor(organs, device=rows.device)[labels],
-                    steps=options.steps,
-                    noise=noise[rows.cpu(), sample.cpu(), labels.cpu()].to(condition),
-                )
-                memory = self.prior.to_memory(latent, empty_memory(self.backbone, features)[rows])
-                memories[rows.cpu(), labels.cpu(), sample.cpu()] = memory.float().cpu()
-            for number, record in zip(numbers, memories, strict=True):
+        lanes: Lanes[_Generated] = Lanes(self.device)
+        done = 0
+
+        def keep(result: _Generated) -> None:
+            nonlocal done
+            presence[result.numbers] = result.presence.cpu().float().numpy()
+            for number, record in zip(result.numbers, result.memories, strict=True):
                 generated.put(number, [record])
-            report(numbers[-1] + 1, len(encoded))
+            done += len(result.numbers)
+            report(done, len(encoded))
+
+        def made(numbers: range) -> Iterator[_Generated]:
+            yield self._generated(encoded, numbers, organs, options)
+
+        parts = even_parts(len(encoded), most=CHUNK, lanes=lanes.count)
+        lanes.run((made(numbers) for numbers in parts), keep)
         return presence
+
+    def _generated(
+        self, encoded: EncodedVolume, numbers: range, organs: list[int], options: SegmentOptions
+    ) -> _Generated:
+        features = encoded.features(numbers)
+        condition = self.prior.condition(features)
+        presence = self.presence(numbers, condition)[:, organs]
+        wanted = (presence >= options.propagation.presence).nonzero()
+        # Noise depends on the seed and the slice alone, not on which organs are asked for or how slices are batched.
+        noise = torch.stack([self._noise(number, options) for number in numbers])[:, :, organs]
+        memories = noise.new_zeros(len(numbers), len(organs), options.samples, *self.backbone.memory_shape)
+        if len(wanted):
+            rows = wanted[:, 0].repeat_interleave(options.samples)
+            labels = wanted[:, 1].repeat_interleave(options.samples)
+            sample = torch.arange(options.samples, device=rows.device).repeat(len(wanted))
+            latent = self.prior.sample(
+                condition[rows],
+                torch.tensor(organs, device=rows.device)[labels],
+                steps=options.steps,
+                noise=noise[rows.cpu(), sample.cpu(), labels.cpu()].to(condition),
+            )
+            slices, row = rows.unique(return_inverse=True)
+            memory = self.prior.to_memory(latent, empty_memory(self.backbone, features[slices])[row])
+            memories[rows.cpu(), labels.cpu(), sample.cpu()] = memory.float().cpu()
+        return _Generated(numbers, presence, memories)
+
+    def presence(self, numbers: Sequence[int], condition: Tensor) -> Tensor:
+        """Probability `(n, organs of the prior)` that the organs are in the slices of these numbers."""
+        return self.prior.presence(condition).sigmoid()
 
     def _noise(self, number: int, options: SegmentOptions) -> Tensor:
         """Standard normal noise `(samples, organs of the prior, m, h, w)` of one slice."""
@@ -297,12 +341,19 @@ def _resample(encoded: EncodedVolume, logits: np.ndarray) -> tuple[np.ndarray, n
     labels = np.zeros(encoded.volume.geometry.shape, np.uint8)
     confidence = np.zeros_like(labels)
     label_stack, confidence_stack = encoded.order.view(labels), encoded.order.view(confidence)
-    for begin in range(0, len(logits), CHUNK):
-        part = slice(begin, begin + CHUNK)
+    processor = torch.device("cpu")
+
+    def resampled(numbers: range) -> Iterator[None]:
+        part = slice(numbers.start, numbers.stop)
         maps = encoded.grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
         best, winner = maps.max(dim=1)
         label_stack[part] = torch.where(best > 0, winner + 1, 0).byte().numpy()
         confidence_stack[part] = (best.abs().sigmoid() * 255).round().byte().numpy()
+        yield None
+
+    lanes: Lanes[None] = Lanes(processor)
+    parts = even_parts(len(logits), most=ENCODED_AT_ONCE, lanes=lanes.count)
+    lanes.run((resampled(numbers) for numbers in parts), lambda _: None)
     return labels, confidence
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -13,29 +13,43 @@ from .datasets import LabelledStack
 SHARES = {"CT": 0.4, "MR": 0.25, "procedural": 0.35}
 
 
+def kind_of(stack: LabelledStack) -> str:
+    """Which of the kinds of data a stack is."""
+    return "procedural" if stack.procedural else stack.modality
+
+
 class StackPool:
     """Stacks with their images in memory.
 
     Args:
         stacks: Of real cases and procedural abdomens.
+        blocked: Slices never to draw, by the name of their case.
+        shares: How often each kind of data is drawn, in any unit.
     """
 
-    def __init__(self, stacks: Sequence[LabelledStack]) -> None:
+    def __init__(
+        self,
+        stacks: Sequence[LabelledStack],
+        *,
+        blocked: Mapping[str, range] | None = None,
+        shares: Mapping[str, float] = SHARES,
+    ) -> None:
         kinds: dict[str, list[LabelledStack]] = {}
         for stack in stacks:
-            kinds.setdefault("procedural" if stack.procedural else stack.modality, []).append(stack)
+            kinds.setdefault(kind_of(stack), []).append(stack)
         self._groups = list(kinds.values())
-        shares = np.array([SHARES[kind] for kind in kinds])
-        self._shares = shares / shares.sum()
+        weights = np.array([shares[kind] for kind in kinds])
+        self._shares = weights / weights.sum()
         self._images = {id(stack): stack.images() for stack in stacks}
-        self._showing = {
-            id(stack): [
-                np.flatnonzero((stack.labels == value).any((1, 2)))
-                for value in np.unique(stack.labels)
-                if value
-            ]
-            for stack in stacks
-        }
+        self._showing: dict[int, list[np.ndarray]] = {}
+        self._free: dict[int, np.ndarray] = {}
+        for stack in stacks:
+            free = np.ones(len(stack.slices), bool)
+            free[list((blocked or {}).get(stack.name, ()))] = False
+            self._free[id(stack)] = np.flatnonzero(free)
+            organs = [value for value in np.unique(stack.labels) if value]
+            showing = [np.flatnonzero((stack.labels == value).any((1, 2)) & free) for value in organs]
+            self._showing[id(stack)] = [numbers for numbers in showing if numbers.size]
         self.organs = len(stacks[0].known)
         self.size: int = stacks[0].slices.shape[-1]
 
@@ -52,7 +66,7 @@ class StackPool:
         """
         group = self._groups[rng.choice(len(self._groups), p=self._shares)]
         stack = group[rng.integers(len(group))]
-        if rng.random() < organ_share:
-            showing = self._showing[id(stack)]
+        showing = self._showing[id(stack)]
+        if rng.random() < organ_share and showing:
             return stack, int(rng.choice(showing[rng.integers(len(showing))]))
-        return stack, int(rng.integers(len(stack.slices)))
+        return stack, int(rng.choice(self._free[id(stack)]))

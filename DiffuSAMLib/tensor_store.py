@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Sequence
 from math import prod
 from types import TracebackType
@@ -17,6 +18,8 @@ from .errors import OutputError
 class TensorStore:
     """Keeps groups of tensors in half precision on disk; the file has no name and dies with the process.
 
+    Several threads may use it at once.
+
     Args:
         shapes: Shapes of the tensors of one record.
     """
@@ -28,6 +31,8 @@ class TensorStore:
         # Lives as long as the store. Unbuffered: what a full disk refuses must not be tried again by seek or close.
         self._file = tempfile.TemporaryFile(prefix="diffusam-", buffering=0)  # noqa: SIM115
         self._stored: set[int] = set()
+        # The file has one position for all threads.
+        self._lock = threading.Lock()
 
     def __contains__(self, number: int) -> bool:
         return number in self._stored
@@ -40,10 +45,11 @@ class TensorStore:
         """
         flat = torch.cat([tensor.detach().flatten().half().cpu() for tensor in tensors])
         try:
-            self._file.seek(number * self._record * 2)
             left = flat.numpy().data.cast("B")
-            while left:
-                left = left[self._file.write(left) :]
+            with self._lock:
+                self._file.seek(number * self._record * 2)
+                while left:
+                    left = left[self._file.write(left) :]
         except OSError as error:
             raise OutputError(
                 f"The temporary folder {tempfile.gettempdir()} cannot take the image features ({error.strerror}).",
@@ -58,11 +64,12 @@ class TensorStore:
             KeyError: A record was never stored.
         """
         rows = np.empty((len(numbers), self._record), np.float16)
-        for row, number in zip(rows, numbers, strict=True):
-            if number not in self._stored:
-                raise KeyError(number)
-            self._file.seek(number * self._record * 2)
-            row[:] = np.frombuffer(self._file.read(self._record * 2), np.float16)
+        with self._lock:
+            for row, number in zip(rows, numbers, strict=True):
+                if number not in self._stored:
+                    raise KeyError(number)
+                self._file.seek(number * self._record * 2)
+                row[:] = np.frombuffer(self._file.read(self._record * 2), np.float16)
         parts = torch.from_numpy(rows).to(device).float().split(self._sizes, dim=1)
         return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .datasets import LabelledFiles, load_stack
+from .checkpoints import other_run_error, read_checkpoint
+from .datasets import LabelledFiles, LabelledStack, to_stack
 from .devices import choose_device
-from .errors import InputError
+from .errors import InputError, OutOfMemoryError, UnfinishedRunError
+from .files import output_error
+from .labelmaps import LabelMap
+from .preflight import Finding, check_cases, organs_of, unified
 from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
 from .prior_files import PriorHeader
 from .procedural import ORGAN_NAMES
 from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent
+from .recipe import Recipe
+from .slice_sampler import SliceSampler
 from .stack_pool import StackPool
-from .training import PriorTraining, SliceSampler, TrainingConfig
+from .training import Ending, PriorTraining, Validated, choose_weights
+from .training_events import TrainingListener
+from .training_log import TrainingLog
+from .training_pictures import TrainingPictures
+from .training_record import RunRecord
+from .validation import HeldOut, Validation, choose_held_out
+from .volumes import Volume
 from .weights import LoadedBackbone, LoadedPrior, load_backbone, load_prior, save_prior
 
 logger = logging.getLogger(__name__)
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where the unfinished run of a prior lies."""
+    return output.with_suffix(".training")
+
+
+def run_folder(output: Path) -> Path:
+    """Where the tables and pictures of a prior's training lie."""
+    return output.with_suffix(".run")
 
 
 def train_prior(
@@ -28,75 +54,70 @@ def train_prior(
     output: Path,
     *,
     organs: Sequence[str] | None = None,
-    backbone: str = "compact",
-    image_size: int | None = None,
-    kind: str = "diffusion",
+    recipe: Recipe | None = None,
     start: str | Path | None = None,
-    procedural: int = 0,
-    config: TrainingConfig | None = None,
     title: str = "",
     licence: str = "As the training data",
     device: str = "auto",
     resume: bool = False,
+    restart: bool = False,
     progress: Progress | None = None,
+    listener: TrainingListener | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> PriorHeader:
-    """Trains a prior and writes it.
+    """Checks labelled cases, trains a prior on them and writes it.
+
+    Beside the prior lie `NAME.training`, the unfinished run, and `NAME.run`, its tables and pictures and the
+    priors of its best validation and of its end.
 
     Args:
         cases: From `find_cases` or `read_dataset`.
-        output: Prior file, ends in `.safetensors`; the run's checkpoint lies beside it.
+        output: Prior file, ends in `.safetensors`.
         organs: Names to learn, in the order of their label numbers; None learns all that are labelled.
-        backbone: Name of the frozen backbone.
-        image_size: Side of the slices; None takes the backbone's default.
-        kind: "diffusion", or "regression" for the control without noise.
+        recipe: Every setting; None takes the one tuned for the bundled backbone.
         start: Name or file of a prior, made for the same backbone, whose weights to begin with; None begins anew.
-        procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver.
-        config: The recipe; None takes the default one.
         title: Name for people.
         licence: Licence of the weights.
         device: As in `choose_device`.
-        resume: Go on with an interrupted run.
+        resume: Go on with an interrupted run, if there is one.
+        restart: Drop an interrupted run, if there is one.
         progress: Called as training advances.
+        listener: Told of losses and validations.
+        on_finding: Told what the check of the cases finds.
+        stop: Asked before each iteration whether to end now and keep the prior as it is.
 
     Raises:
-        InputError: There are no cases or organs, an option is out of range, an image or label map cannot be used,
-            or an unfinished run is in the way.
+        UnfinishedRunError: There is one, and neither `resume` nor `restart`.
+        InputError: There are no cases or organs, an option is out of range, or an image or label map cannot be used.
         WeightsError: The backbone, or the prior to start from, cannot be used.
         OutputError: The prior cannot be written.
+        OutOfMemoryError: The recipe needs more memory than there is.
     """
-    config = config or TrainingConfig()
-    if config.iterations < 1 or (config.minutes is not None and config.minutes <= 0):
-        raise InputError("A training needs at least one iteration and more than 0 minutes.")
-    if config.seed < 0:
-        raise InputError(f"The seed must be 0 or more, not {config.seed}.")
+    recipe = recipe or Recipe()
+    recipe.check()
     if output.suffix != ".safetensors":
         raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
-    checkpoint = output.with_suffix(".training")
-    if checkpoint.exists() and not resume:
-        raise InputError(
-            f"{checkpoint} holds an unfinished run.", hint="Go on with --resume, or delete it to start again."
+    checkpoint = checkpoint_path(output)
+    if checkpoint.exists() and not (resume or restart):
+        raise UnfinishedRunError(
+            f"{checkpoint} holds an unfinished run.",
+            hint="Go on with --resume, write its prior with --finish, or delete it to start again.",
         )
-    named = [name for case in cases for name in case.label_names.values()]
-    chosen = tuple(dict.fromkeys(organs or named))
-    missing = [organ for organ in chosen if organ not in named]
-    if missing or not chosen:
-        raise InputError(
-            f"No case has labels for: {', '.join(missing) or 'anything'}.", hint="Check the label names."
-        )
-    if procedural and not set(chosen) & set(ORGAN_NAMES.values()):
+    cases = unified(cases)
+    chosen = organs_of(cases, organs)
+    if recipe.procedural and not set(chosen) & set(ORGAN_NAMES.values()):
         raise InputError(
             f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.", hint="Add none of them."
         )
-    loaded = load_backbone(backbone, image_size=image_size)
+    if progress is not None:
+        progress(ProgressEvent("load", 0, 1))
+    loaded = load_backbone(recipe.backbone, image_size=recipe.image_size)
     network = loaded.backbone.to(choose_device(device))
-    stacks = []
-    for number, case in enumerate(cases):
-        stacks.append(load_stack(case, organs=chosen, size=network.image_size))
-        if progress is not None:
-            progress(ProgressEvent("read", number + 1, len(cases)))
-    stacks += procedural_stacks(procedural, organs=chosen, size=network.image_size)
-    torch.manual_seed(config.seed)
-    prior = Prior(PriorConfig.for_backbone(network, chosen, kind=kind)).to(network.device)
+    stacks = _read(cases, chosen, network.image_size, progress, on_finding)
+    held_out = choose_held_out(stacks, recipe.validation)
+    torch.manual_seed(recipe.training.seed)
+    prior = Prior(_prior_config(recipe, loaded, chosen)).to(network.device)
     seen = [case.name for case in cases]
     started_from = None
     if start is not None:
@@ -104,35 +125,214 @@ def train_prior(
         _begin_with(prior, earlier, loaded)
         started_from = {"sha256": earlier.sha256, "training": earlier.header.training}
         seen = sorted({*seen, *earlier.header.training.get("cases", ())})
+    record = RunRecord(
+        organs=list(chosen),
+        cases=seen,
+        modalities=sorted({stack.modality for stack in stacks}),
+        backbone_sha256=loaded.sha256,
+        recipe=recipe.to_dict(),
+        title=title or ", ".join(chosen),
+        licence=licence,
+        held_out=_description(held_out),
+        started_from=started_from,
+        device=str(network.device),
+    )
+    if restart:
+        checkpoint.unlink(missing_ok=True)
+    if checkpoint.exists():
+        record.require_same_run(
+            RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint), checkpoint
+        )
+    learnt = [
+        stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
+    ]
+    learnt += procedural_stacks(recipe.procedural, organs=chosen, size=network.image_size)
+    blocked = {held_out.stack.name: held_out.blocked} if held_out and held_out.blocked else {}
+    validation = None if held_out is None else Validation(held_out, network)
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(StackPool(stacks), config, context=network.slice_context),
-        config=config,
+        SliceSampler(StackPool(learnt, blocked=blocked), recipe.training, context=network.slice_context),
+        config=recipe.training,
         checkpoint=checkpoint,
+        validation=validation,
+        validation_config=recipe.validation,
+        record=record.to_json(),
     )
-    state = training.run(progress)
-    header = save_prior(
-        output,
-        state,
-        config=prior.config,
-        backbone=loaded,
-        title=title or ", ".join(chosen),
-        modalities=sorted({stack.modality for stack in stacks}),
-        licence=licence,
-        training={
-            "cases": seen,
-            "started_from": started_from,
-            "procedural_abdomens": procedural,
-            "recipe": config.to_dict(),
-            "iterations": training.iteration,
-            "minutes": round(training.seconds / 60, 1),
-            "device": str(network.device),
-        },
-        metrics={},
-    )
+    training.resume()
+    folder = _open_folder(output, recipe, fresh=training.iteration == 0)
+    pictures = TrainingPictures(folder, network, stacks, validation)
+    with _memory_errors(network.device):
+        training.run(
+            progress,
+            listener=listener,
+            stop=stop,
+            log=TrainingLog(folder, resumed_at=training.iteration),
+            on_validated=pictures.overlay if validation is not None else None,
+        )
+        if progress is not None:
+            progress(ProgressEvent("write", 0, 1))
+        prior.load_state_dict(training.chosen()[0])
+        pictures.explain(prior)
+    return finish_training(output, ended=training.ended, backbone=loaded)
+
+
+def finish_training(
+    output: Path, *, ended: Ending = "stopped", backbone: LoadedBackbone | None = None
+) -> PriorHeader:
+    """Writes the prior of a run from its checkpoint, and removes that.
+
+    Args:
+        output: As in `train_prior`.
+        ended: Why it ended.
+        backbone: Its backbone, where it is loaded already.
+
+    Raises:
+        InputError: There is no unfinished run, or it is damaged or has not begun.
+        WeightsError: Its backbone cannot be used.
+        OutputError: The prior cannot be written.
+    """
+    checkpoint = checkpoint_path(output)
+    if not checkpoint.exists():
+        raise InputError(f"There is no unfinished run {checkpoint}.", hint="Check the name of the prior.")
+    state = read_checkpoint(checkpoint, device=torch.device("cpu"))
+    record = RunRecord.of(state, checkpoint)
+    if not state["iteration"]:
+        raise InputError(f"The run in {checkpoint} has not begun.", hint="Go on with --resume.")
+    recipe = Recipe.from_dict(record.recipe, source=str(checkpoint))
+    loaded = backbone or load_backbone(recipe.backbone, image_size=recipe.image_size)
+    if loaded.sha256 != record.backbone_sha256:
+        raise other_run_error(checkpoint)
+    validated = [Validated.from_json(look) for look in json.loads(state["validated"])]
+    weights, look = choose_weights(state["averaged"], state["best"], validated, recipe.validation.margin)
+    last = validated[-1] if validated and validated[-1].iteration == state["iteration"] else None
+
+    def write(path: Path, weights: dict[str, torch.Tensor], look: Validated | None) -> PriorHeader:
+        return save_prior(
+            path,
+            weights,
+            config=_prior_config(recipe, loaded, tuple(record.organs)),
+            backbone=loaded,
+            title=record.title,
+            modalities=record.modalities,
+            licence=record.licence,
+            training={
+                "cases": record.cases,
+                "started_from": record.started_from,
+                "procedural_abdomens": recipe.procedural,
+                "recipe": record.recipe,
+                "iterations": state["iteration"],
+                "minutes": round(state["seconds"] / 60, 1),
+                "ended": ended,
+                "held_out": record.held_out,
+                "device": record.device,
+            },
+            metrics={} if look is None else {"held_out": _scores(look, record)},
+        )
+
+    folder = run_folder(output)
+    write(folder / "last.safetensors", state["averaged"], last)
+    if state["best"] is not None:
+        best = max(validated, key=lambda each: (each.mean or 0, each.iteration))
+        write(folder / "best.safetensors", state["best"], best)
+    header = write(output, weights, look)
     checkpoint.unlink()
     return header
+
+
+def resumed_recipe(output: Path) -> Recipe | None:
+    """The recipe of a prior's unfinished run; None where there is no run.
+
+    Raises:
+        InputError: The run is damaged.
+    """
+    checkpoint = checkpoint_path(output)
+    if not checkpoint.exists():
+        return None
+    record = RunRecord.of(read_checkpoint(checkpoint, device=torch.device("cpu")), checkpoint)
+    return Recipe.from_dict(record.recipe, source=str(checkpoint))
+
+
+def _read(
+    cases: Sequence[LabelledFiles],
+    organs: tuple[str, ...],
+    size: int,
+    progress: Progress | None,
+    on_finding: Callable[[Finding], None] | None,
+) -> list[LabelledStack]:
+    """The cases as stacks, after the pre-flight check."""
+    stacks: list[LabelledStack] = []
+
+    def keep(case: LabelledFiles, volume: Volume, labels: LabelMap) -> None:
+        stacks.append(
+            to_stack(volume, labels.array, case.label_names, name=case.name, organs=organs, size=size)
+        )
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(ProgressEvent("read", done, len(cases)))
+
+    check = check_cases(cases, organs, on_read=keep, on_checked=tell)
+    if on_finding is not None:
+        for finding in check.findings:
+            on_finding(finding)
+    check.require_good()
+    return stacks
+
+
+def _prior_config(recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...]) -> PriorConfig:
+    return PriorConfig.for_backbone(
+        loaded.backbone,
+        organs,
+        kind=recipe.kind,
+        width=recipe.width,
+        condition_width=recipe.condition_width,
+        training_steps=recipe.training_steps,
+    )
+
+
+def _description(held_out: HeldOut | None) -> dict[str, Any] | None:
+    if held_out is None:
+        return None
+    return {
+        "case": held_out.stack.name,
+        "whole_case": held_out.blocked is None,
+        "slices": list(held_out.numbers),
+    }
+
+
+def _scores(look: Validated, record: RunRecord) -> dict[str, Any]:
+    return {
+        "dice": dict(zip(record.organs, look.dice, strict=True)),
+        "mean_dice": look.mean,
+        "iteration": look.iteration,
+        "note": "slices by themselves, without their neighbours",
+    }
+
+
+def _open_folder(output: Path, recipe: Recipe, *, fresh: bool) -> Path:
+    """The run's folder, without what an earlier run of the same name left there."""
+    folder = run_folder(output)
+    try:
+        if fresh and (folder / "recipe.json").exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    recipe.write(folder / "recipe.json")
+    return folder
+
+
+@contextmanager
+def _memory_errors(device: torch.device) -> Iterator[None]:
+    """Turns the different ways of running out of memory into one error."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(
+            f"The device {device} has too little free memory for this recipe.",
+            hint="Choose a smaller --batch or --image-size, or another device; then go on with --resume or start again.",
+        ) from error
 
 
 def _begin_with(prior: Prior, earlier: LoadedPrior, backbone: LoadedBackbone) -> None:

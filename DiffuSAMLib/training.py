@@ -2,116 +2,65 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .augmentation import IntensityAugmentation, SpatialAugmentation, sample_images, sample_labels
 from .backbones import Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .losses import mask_loss, outline_loss
 from .prior import Prior, empty_memory
-from .progress import Progress, ProgressEvent
-from .slices import as_channels
-from .stack_pool import StackPool
+from .progress import Progress
+from .recipe import TrainingConfig
+from .slice_sampler import Batch, SliceSampler
+from .training_events import TrainingListener
+from .training_log import TrainingLog
+from .training_reporter import TrainingReporter
+from .validation import Prediction, Validation, ValidationConfig
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """The recipe of a prior; travels in its file.
-
-    Attributes:
-        iterations: Steps of the optimizer.
-        minutes: Ends earlier when this time is up; None sets no limit. The learning rate falls to zero at
-            whichever end comes first.
-        batch: Slices in a step; each with the organs it shows.
-        learning_rate: Highest learning rate (AdamW).
-        weight_decay: AdamW's.
-        prior_weight: Lambda of the squared error on latents (equation 1).
-        segmentation_weight: Lambda of the segmentation loss (equation 2).
-        outline_weight: Weight of the auxiliary loss on where the condition believes the organs; not in the paper.
-        last_step_share: Share of samples at the last timestep, where sampling starts.
-        absent_share: Share of the organs absent from a slice that are trained on there.
-        average: Decay of the exponential moving average of the weights.
-        seed: Of weights, sampling, noise and augmentation.
-        spatial, intensity: The augmentation.
-    """
-
-    iterations: int = 7800
-    minutes: float | None = None
-    batch: int = 8
-    learning_rate: float = 6e-4
-    weight_decay: float = 0.02
-    prior_weight: float = 1.0
-    segmentation_weight: float = 1.0
-    outline_weight: float = 1.0
-    last_step_share: float = 0.5
-    absent_share: float = 0.25
-    average: float = 0.998
-    seed: int = 0
-    spatial: SpatialAugmentation = field(default_factory=SpatialAugmentation)
-    intensity: IntensityAugmentation = field(default_factory=IntensityAugmentation)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+Ending = Literal["complete", "stopped", "no improvement"]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Augmented slices and what is labelled on them.
+class Validated:
+    """One look at the held-out slices: when, and the Dice of each organ."""
 
-    Attributes:
-        images: `(b, 3, s, s)`.
-        masks: bool `(b, organs, s, s)`.
-        known: bool `(b, organs)`, whether the slice's case has labels for the organ.
-    """
+    iteration: int
+    seconds: float
+    dice: tuple[float | None, ...]
 
-    images: Tensor
-    masks: Tensor
-    known: Tensor
+    @property
+    def mean(self) -> float | None:
+        known = [value for value in self.dice if value is not None]
+        return sum(known) / len(known) if known else None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Validated:
+        return cls(values["iteration"], values["seconds"], tuple(values["dice"]))
 
 
-class SliceSampler:
-    """Draws batches of augmented slices."""
-
-    def __init__(self, pool: StackPool, config: TrainingConfig, *, context: int) -> None:
-        self.pool, self.config, self.context = pool, config, context
-        self.seek(0)
-
-    def seek(self, iteration: int) -> None:
-        """Makes the draws from here on depend on the seed and the iteration alone, so that a run can resume."""
-        self.rng = np.random.default_rng([self.config.seed, iteration])
-        self.generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + iteration)
-
-    def draw(self) -> Batch:
-        images, labels, known = [], [], []
-        for _ in range(self.config.batch):
-            stack, number = self.pool.draw(self.rng, organ_share=0.6)
-            images.append(
-                as_channels(self.pool.images(stack), torch.tensor([number]), context=self.context)[0]
-            )
-            labels.append(torch.from_numpy(stack.labels[number].astype(np.int64)))
-            known.append(torch.from_numpy(stack.known))
-        stacked = torch.stack(images)
-        grid = self.config.spatial.grid(len(stacked), stacked.shape[-1], self.generator)
-        label = sample_labels(torch.stack(labels), grid)
-        values = torch.arange(1, len(known[0]) + 1)
-        return Batch(
-            images=self.config.intensity(sample_images(stacked, grid), self.generator),
-            masks=label[:, None] == values[:, None, None],
-            known=torch.stack(known),
-        )
+def choose_weights(
+    averaged: dict[str, Tensor], best: dict[str, Tensor] | None, validated: Sequence[Validated], margin: float
+) -> tuple[dict[str, Tensor], Validated | None]:
+    """The last weights, or those of the best validation where that was better by more than `margin`."""
+    if best is None or not validated:
+        return averaged, None
+    top, last = max(validated, key=lambda look: (look.mean or 0, look.iteration)), validated[-1]
+    if (top.mean or 0) > (last.mean or 0) + margin:
+        return best, top
+    return averaged, last
 
 
 class PriorTraining:
@@ -123,6 +72,9 @@ class PriorTraining:
         sampler: Where slices come from.
         config: The recipe.
         checkpoint: File that the run is saved to every two minutes and when interrupted, and resumes from.
+        validation: Held-out slices; None holds out nothing.
+        validation_config: How often they are looked at.
+        record: What else is to be known to finish the run, kept in the checkpoint.
     """
 
     def __init__(
@@ -133,68 +85,161 @@ class PriorTraining:
         *,
         config: TrainingConfig,
         checkpoint: Path,
+        validation: Validation | None = None,
+        validation_config: ValidationConfig | None = None,
+        record: str = "",
     ) -> None:
         self.prior, self.backbone, self.sampler, self.config = prior, backbone, sampler, config
-        self.checkpoint = checkpoint
-        self.optimizer = torch.optim.AdamW(
-            prior.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        self.checkpoint, self.record = checkpoint, record
+        self.validation, self.validation_config = validation, validation_config or ValidationConfig()
+        kinds: dict[str, type[torch.optim.Optimizer]] = {
+            "adam": torch.optim.Adam,
+            "adamw": torch.optim.AdamW,
+        }
+        self.optimizer = kinds[config.optimizer](
+            prior.parameters(),
+            lr=config.learning_rate,  # type: ignore[call-arg]
+            weight_decay=config.weight_decay,
         )
         self.averaged = {name: value.clone() for name, value in prior.state_dict().items()}
+        self.best: dict[str, Tensor] | None = None
         self.iteration = 0
         self.seconds = 0.0
         self.losses: list[dict[str, float]] = []
+        self.validated: list[Validated] = []
+        self.ended: Ending = "complete"
+        self._shadow: Prior | None = None
+        self._validation_cost = 0.0
         self._whole = True
 
-    def run(self, progress: Progress | None = None) -> dict[str, Tensor]:
-        """Trains to the end of the recipe.
-
-        Returns:
-            The averaged weights.
+    def resume(self) -> None:
+        """Takes up the run in the checkpoint, if there is one.
 
         Raises:
             InputError: The checkpoint is damaged or of another run.
-            OutputError: The checkpoint cannot be written.
         """
         if self.checkpoint.exists():
             self._resume()
-        elif bool((self.prior.latent_deviation == 1).all()):
+
+    def run(
+        self,
+        progress: Progress | None = None,
+        *,
+        listener: TrainingListener | None = None,
+        stop: Callable[[], bool] | None = None,
+        log: TrainingLog | None = None,
+        on_validated: Callable[[Prior, Prediction, int], Path | None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Trains to the end of the recipe.
+
+        Args:
+            progress: Called after each iteration.
+            listener: Told of losses and validations.
+            stop: Asked before each iteration whether to end now, with what there is.
+            log: Where losses and validations are written.
+            on_validated: Given the averaged prior and what it finds on the held-out slices; may make a picture.
+
+        Returns:
+            The averaged weights, of the end or of the best validation.
+
+        Raises:
+            OutputError: The checkpoint cannot be written.
+        """
+        if self.iteration == 0:
+            self.resume()
+        if self.iteration == 0 and bool((self.prior.latent_deviation == 1).all()):
             # A prior that starts from another keeps that one's measure.
             self._measure_latents()
+        self._tell = TrainingReporter(self, progress, listener, log, on_validated)
         try:
-            self._iterate(progress)
-        except KeyboardInterrupt:
+            self._iterate(stop)
+            if self.iteration and (not self.validated or self.validated[-1].iteration < self.iteration):
+                self._validate()
+            self._tell.rest()
+        except (KeyboardInterrupt, SystemExit):
             # Half an update is not worth keeping: the last checkpoint is.
             if self._whole:
                 self._save()
             raise
+        finally:
+            self._tell.close()
         self._save()
-        return self.averaged
+        return self.chosen()[0]
 
-    def _iterate(self, progress: Progress | None) -> None:
+    def chosen(self) -> tuple[dict[str, Tensor], Validated | None]:
+        """The weights to keep, and how they did on the held-out slices."""
+        return choose_weights(self.averaged, self.best, self.validated, self.validation_config.margin)
+
+    def _best(self) -> int:
+        """Which validation was the best so far, the latest of equals."""
+        return max(range(len(self.validated)), key=lambda n: (self.validated[n].mean or 0, n))
+
+    def _iterate(self, stop: Callable[[], bool] | None) -> None:
         saved = time.monotonic()
-        while self._part() < 1:
+        while self.part() < 1:
+            if stop is not None and stop():
+                if self.iteration == 0:
+                    # There is nothing to keep.
+                    raise KeyboardInterrupt
+                self.ended = "stopped"
+                return
+            if self._out_of_patience():
+                self.ended = "no improvement"
+                return
             started = time.monotonic()
             losses = self._gradients()
             self._whole = False
             self._update()
             self.iteration += 1
-            self.seconds += time.monotonic() - started
             self.losses.append(losses)
             self._whole = True
-            if progress is not None:
-                progress(ProgressEvent("train", self.iteration, self.config.iterations))
-            if self.iteration % 50 == 0:
-                recent = self.losses[-50:]
-                text = ", ".join(f"{name} {np.mean([loss[name] for loss in recent]):.3f}" for name in losses)
-                logger.info("iteration %d, %.1f min: %s", self.iteration, self.seconds / 60, text)
-            if time.monotonic() - saved > 110:
+            self.seconds += time.monotonic() - started
+            started = time.monotonic()
+            if self._validation_is_due():
+                self._validate()
+            self._tell.iteration()
+            if time.monotonic() - saved >= self.config.checkpoint_seconds:
                 self._save()
                 saved = time.monotonic()
+            self.seconds += time.monotonic() - started
 
-    def _part(self) -> float:
+    def part(self) -> float:
         """How much of the run is done, 0 to 1."""
         by_time = self.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
         return max(by_time, self.iteration / self.config.iterations)
+
+    def _validation_is_due(self) -> bool:
+        if self.validation is None:
+            return False
+        every = 60 * self.validation_config.every_minutes
+        last = self.validated[-1].seconds if self.validated else 0.0
+        return every == 0 or self.seconds - last >= max(every, 30 * self._validation_cost)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.validation_config.patience
+        return (
+            patience is not None
+            and bool(self.validated)
+            and len(self.validated) - 1 - self._best() >= patience
+        )
+
+    def _validate(self) -> None:
+        """Looks at the held-out slices with the averaged weights; draws nothing, so the run goes on as without."""
+        if self.validation is None:
+            return
+        started = time.monotonic()
+        if self._shadow is None:
+            self._shadow = copy.deepcopy(self.prior).requires_grad_(False).eval()
+        self._shadow.load_state_dict(self.averaged)
+        prediction = self.validation.predict(self._shadow)
+        dice = tuple(self.validation.dice(prediction.labels))
+        self._validation_cost = time.monotonic() - started
+        look = Validated(self.iteration, self.seconds, dice)
+        best = not self.validated or (look.mean or 0) >= (self.validated[self._best()].mean or 0)
+        if best:
+            self.best = {name: value.clone() for name, value in self.averaged.items()}
+        self.validated.append(look)
+        self._tell.validation(self._shadow, prediction, best=best)
 
     @torch.no_grad()
     def _measure_latents(self, *, batches: int = 12) -> None:
@@ -237,14 +282,8 @@ class PriorTraining:
         """Draws a batch and computes its losses and their gradients."""
         config, scheduler = self.config, self.prior.scheduler
         self.sampler.seek(self.iteration)
-        rate = (
-            config.learning_rate
-            * min(1.0, (self.iteration + 1) / 100)
-            * 0.5
-            * (1 + math.cos(math.pi * self._part()))
-        )
         for group in self.optimizer.param_groups:
-            group["lr"] = max(rate, 1e-6)
+            group["lr"] = self.learning_rate()
         self.prior.train()
         batch = self.sampler.draw()
         latent, empty, rows, organs, features = self._targets(batch)
@@ -275,6 +314,14 @@ class PriorTraining:
         torch.stack(list(losses.values())).sum().backward()
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    def learning_rate(self) -> float:
+        """At this point of the run."""
+        config = self.config
+        rate = config.learning_rate * min(1.0, (self.iteration + 1) / max(1, config.warmup))
+        if config.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, self.part())))
+        return max(rate, min(1e-6, config.learning_rate))
+
     def _update(self) -> None:
         nn.utils.clip_grad_norm_(self.prior.parameters(), 1.0)
         self.optimizer.step()
@@ -288,10 +335,13 @@ class PriorTraining:
             {
                 "prior": self.prior.state_dict(),
                 "averaged": self.averaged,
+                "best": self.best,
                 "optimizer": self.optimizer.state_dict(),
                 "iteration": self.iteration,
                 "seconds": self.seconds,
                 "losses": json.dumps(self.losses),
+                "validated": json.dumps([asdict(look) for look in self.validated]),
+                "record": self.record,
             },
         )
 
@@ -299,10 +349,11 @@ class PriorTraining:
         state = read_checkpoint(self.checkpoint, device=self.backbone.device)
         try:
             self.prior.load_state_dict(state["prior"])
-            self.averaged = state["averaged"]
+            self.averaged, self.best = state["averaged"], state["best"]
             self.optimizer.load_state_dict(state["optimizer"])
             self.iteration, self.seconds = state["iteration"], state["seconds"]
             self.losses = json.loads(state["losses"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            self.validated = [Validated.from_json(look) for look in json.loads(state["validated"])]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise other_run_error(self.checkpoint) from error
         logger.info("Resumed at iteration %d, %.1f minutes.", self.iteration, self.seconds / 60)

@@ -3,7 +3,26 @@
     {"job": "segment", "image": "in.nrrd", "live": "labels.raw", "organs": ["liver"]}
     {"job": "download", "name": "sam2.1_tiny"}
     {"job": "import", "file": "prior.safetensors"}
+    {"job": "train", "name": "mine", "cases": [{"name": "a", "image": "a.nrrd", "labels": "a.seg.nrrd"}], ...}
+    {"job": "stop", "keep": true}
     {"job": "quit"}
+
+A training takes, besides its name (the new prior's in the catalogue) and its cases (each with, if wanted,
+"label_names" such as {"1": "spleen"}, where the label map does not name its labels, and "modality"): "organs",
+"title", "licence", "modality" (of all cases), "backbone", "start" (a prior to begin with), "minutes", "iterations",
+"seed", "device", "config" (a recipe file), "replace": true (of a prior of that name), and "unfinished": what to do with
+an earlier run of that name that was not finished, "refuse" (the default: an error of code "unfinished"), "resume" or
+"restart". Besides `progress` it tells
+
+    {"event": "check", "level": "info" | "warning" | "error", "case": "a" | null, "message": "One sentence."}
+    {"event": "losses", "iteration": 120, "iterations": 2300, "seconds": 93.1, "seconds_left": 1710.0,
+     "losses": {"prior": 0.61, ...}, "total": 5.11}
+    {"event": "validation", "iteration": 400, "seconds": 310.0, "dice": {"spleen": 0.81, "liver": null},
+     "mean_dice": 0.81, "best": true, "overlay": "mine.run/overlay_000400.png"}
+
+and when the prior is in the catalogue `done`, with "name", "path", "labels", "stopped", "iterations", "minutes",
+"mean_dice" and "run_folder". While it runs, "stop" is read at once: with "keep", the prior is written as it is and
+the answer is that `done`; else the run is kept for "resume", and the answer is an `error` of code "interrupted".
 
 At the start comes `{"event": "ready", "pid": ...}`; each job is answered by `progress` and `slice` events and
 exactly one `done` or `error`. The loaded prior and the last image's features are kept between jobs. The process
@@ -32,6 +51,7 @@ if __name__ == "__main__" and not __package__:
     __package__ = "DiffuSAMLib"
 
 from DiffuSAMLib.errors import DiffuSAMError, InputError
+from DiffuSAMLib.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from .progress import JsonProgress
@@ -55,10 +75,12 @@ class Worker:
 
     Args:
         events: Where the JSON lines go.
+        stop: Ends a training.
     """
 
-    def __init__(self, events: TextIO) -> None:
+    def __init__(self, events: TextIO, stop: StopRequest) -> None:
         self._events = events
+        self._stop = stop
         self._segmenter: FileSegmenter | None = None
 
     def run(self, line: str) -> None:
@@ -71,6 +93,8 @@ class Worker:
                 progress.done(**self._do(_parse(line), progress))
             except DiffuSAMError as error:
                 log.info("%s", error)
+                progress.error(error)
+            except KeyboardInterrupt as error:
                 progress.error(error)
         except (ImportError, _LibraryError) as error:
             log.exception("A package cannot be imported")
@@ -88,6 +112,8 @@ class Worker:
             return self._import(Path(_text(job, "file")))
         if kind == "segment":
             return self._segment(job, progress)
+        if kind == "train":
+            return self._train(job, progress)
         raise InputError(f'There is no job "{kind}".')
 
     def _segment(self, job: dict[str, Any], progress: JsonProgress) -> dict[str, Any]:
@@ -105,6 +131,15 @@ class Worker:
         self._segmenter = self._segmenter or FileSegmenter()
         report = self._segmenter.segment(request, progress=progress, live=listener)
         return {"output": request.output, "report": report.to_json()}
+
+    def _train(self, job: dict[str, Any], progress: JsonProgress) -> dict[str, Any]:
+        # What is kept for segmenting would take memory that the training needs.
+        self._segmenter = None
+        try:
+            from .training_job import run_training_job
+        except OSError as error:
+            raise _LibraryError(str(error)) from error
+        return run_training_job(job, progress, self._stop)
 
     def _download(self, name: str, progress: JsonProgress) -> dict[str, Any]:
         from .catalogue import fetch
@@ -139,12 +174,13 @@ def main() -> int:
     # What libraries print must not get between the JSON lines.
     events = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
-    worker = Worker(events)
+    stop = StopRequest()
+    worker = Worker(events, stop)
     jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     busy, closed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    threading.Thread(target=_read_lines, args=(jobs, busy, closed), daemon=True).start()
+    threading.Thread(target=_read_lines, args=(jobs, stop, busy, closed), daemon=True).start()
     worker.ready()
     try:
         while (line := jobs.get()) is not None and not _is_quit(line):
@@ -158,18 +194,38 @@ def main() -> int:
     return 0
 
 
-def _read_lines(jobs: queue.SimpleQueue[str | None], busy: threading.Event, closed: threading.Event) -> None:
+def _read_lines(
+    jobs: queue.SimpleQueue[str | None],
+    stop: StopRequest,
+    busy: threading.Event,
+    closed: threading.Event,
+) -> None:
     # Not through sys.stdin: its lock, held by this thread, would be missed at the end of the interpreter.
     rest = b""
     while chunk := os.read(0, 1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line.strip():
-                jobs.put(line.decode("utf-8", "replace"))
+                _pass_on(line.decode("utf-8", "replace"), jobs, stop)
     closed.set()
     jobs.put(None)
     if busy.is_set():
         _thread.interrupt_main(signal.SIGTERM)
+
+
+def _pass_on(line: str, jobs: queue.SimpleQueue[str | None], stop: StopRequest) -> None:
+    """Queues a job; "stop" does not wait in the queue behind the training that it is to stop."""
+    try:
+        job = json.loads(line)
+    except ValueError:
+        job = None
+    kind = job.get("job") if isinstance(job, dict) else None
+    if kind == "stop":
+        stop.press(keep=job.get("keep") is True)
+        return
+    if kind == "train":
+        stop.clear()
+    jobs.put(line)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

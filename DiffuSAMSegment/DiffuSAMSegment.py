@@ -35,6 +35,8 @@ from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen, registerSampleD
 from DiffuSAMSegmentLib.segmentation_output import exists, reportOf
 from DiffuSAMSegmentLib.segmentation_run import RunListener, RunSettings, SegmentationError, SegmentationRun
 from DiffuSAMSegmentLib.sequence_run import SequenceRun, browserOf
+from DiffuSAMSegmentLib.train_section import TrainSection, TrainSectionCalls
+from DiffuSAMSegmentLib.training_logic import TrainingLogic
 from DiffuSAMSegmentLib.worker_process import WorkerProcess
 
 OWN_PACKAGES = ("DiffuSAMSegmentLib", "DiffuSAMLib")
@@ -95,6 +97,10 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._organs = OrganList(self.ui.organList, self._onOrgansChanged)
         self._results = ResultTable(self.ui.resultTable)
         prepareLog(self.ui.logText)
+        calls = TrainSectionCalls(
+            lambda: self._install(), self._appendLog, self._checkCanSegment, self._onTrained
+        )
+        self._train = TrainSection(self.ui, self.logic, calls)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -111,6 +117,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called when the panel goes: at the end of the application, and on Reload."""
         if self.logic is not None:
             self.logic.close()
+            self._train.close()
         if self._dialog is not None:
             self._dialog.cleanup()
         self.setParameterNode(None)
@@ -135,6 +142,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, _caller=None, _event=None) -> None:
         self.logic.close()
+        self._train.close()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, _caller=None, _event=None) -> None:
@@ -159,6 +167,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             self._parameterNodeGuiTag = node.connectGui(self.ui)
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+            self._train.setParameterNode(node)
             self._onParametersModified()
 
     def onSegmentButton(self, _checked: bool = False) -> None:
@@ -249,6 +258,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showRunning(self) -> None:
         self.ui.segmentButton.text = _("Stop")
         self.ui.segmentButton.toolTip = _("End the computation; it takes a moment.")
+        self._train.update()
         self.ui.progressBar.value = 0
         self.ui.progressBar.visible = True
         self.ui.statusLabel.text = _("Starting")
@@ -260,6 +270,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.text = text
         self._enableChoices(True)
         self._checkCanSegment()
+        self._train.update()
 
     def _enableChoices(self, enabled: bool) -> None:
         for name in ("inputs", "organs", "outputs", "advanced"):
@@ -272,6 +283,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
         self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
         self._parameterNode = None
+        self._train.setParameterNode(None)
 
     def _onParametersModified(self, _caller=None, _event=None) -> None:
         """Brings what is not bound by name in line with the parameter node."""
@@ -299,6 +311,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
         self._updating = False
         self._checkCanSegment()
+        self._train.update()
 
     def _checkCanSegment(self) -> None:
         if self.logic.running or self._parameterNode is None:
@@ -310,6 +323,8 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _whatIsMissing(self) -> str:
         volumeNode = self._parameterNode.inputVolume
         card = self._card()
+        if self.logic.training:
+            return _("A prior is being trained; stop it, or wait for its end.")
         if volumeNode is None or volumeNode.GetImageData() is None:
             return _("Choose an input volume.")
         if card is None:
@@ -360,18 +375,26 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for card in self._cards:
             self.ui.priorComboBox.addItem(card.title)
         self._updating = False
+        self._train.setPriors(self._cards)
 
     def _onModelsChanged(self) -> None:
         self._readPriors()
         self._onParametersModified()
 
+    def _onTrained(self, name: str) -> None:
+        """A new prior is there; it is the one to segment with."""
+        self._readPriors()
+        self.logic.getParameterNode().prior = name
+        self._onParametersModified()
 
-class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic):
-    """Segments volumes; for the panel and for scripts.
+
+class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic, TrainingLogic):
+    """Segments volumes and trains priors; for the panel and for scripts.
 
     From a script, without the panel::
 
         segmentationNode = DiffuSAMSegmentLogic().segment(volumeNode, organs=["liver"], wait=True)
+        prior = DiffuSAMSegmentLogic().train([(volumeNode, segmentationNode)], name="my-organs", minutes=30)
     """
 
     def __init__(self) -> None:
@@ -421,10 +444,7 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic):
         :return: the segmentation node
         :raises SegmentationError: with a sentence on what is wrong and one on what to do
         """
-        if self.running:
-            raise SegmentationError(
-                _("Another volume is being segmented."), _("Stop it, or wait for its end.")
-            )
+        self.requireIdle()
         settings = RunSettings(
             prior=prior,
             organs=tuple(organs) if organs is not None else None,
@@ -450,9 +470,7 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic):
             self._run = None
             raise
         if wait:
-            while not run.ended:
-                slicer.app.processEvents()
-                qt.QThread.msleep(10)
+            self.waitFor(run)
             if failures:
                 raise failures[0]
             if run.stopped:
@@ -465,12 +483,15 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic):
             self._run.stop(keepPartial)
 
     def close(self) -> None:
-        """Ends a run and the warm process."""
+        """Ends a run, a training and the warm process."""
         self.stop()
+        self.stopTraining()
         self.process.end()
 
     def _onEvent(self, event: dict) -> None:
-        if self._run is not None:
+        if self.training:
+            self.takeTrainingEvent(event)
+        elif self._run is not None:
             self._run.take(event)
 
     def _onLogLine(self, line: str) -> None:

@@ -174,5 +174,5 @@ def json_events(output: str) -> list[dict[str, Any]]:
     assert output.isascii()
     events: list[dict[str, Any]] = [json.loads(line) for line in output.splitlines()]
     assert [event["event"] in ("done", "error") for event in events] == [False] * (len(events) - 1) + [True]
-    assert {event["event"] for event in events[:-1]} <= {"progress", "slice"}
+    assert {event["event"] for event in events[:-1]} <= {"progress", "slice", "check", "losses", "validation"}
     return events

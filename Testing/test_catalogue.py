@@ -20,14 +20,16 @@ from test_prior_files import HEADER
 from DiffuSAMLib import catalogue
 from DiffuSAMLib.catalogue import (
     cache_folder,
+    export_file,
     fetch,
     import_file,
     list_weights,
     locate,
+    new_prior_path,
     prior_folder,
     remove,
 )
-from DiffuSAMLib.errors import WeightsError
+from DiffuSAMLib.errors import OutputError, WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.prior_files import read_prior, write_prior
 from DiffuSAMLib.resources import resource_path
@@ -357,3 +359,41 @@ def test_bundled_weights_are_not_removed(served: Path) -> None:
     with pytest.raises(WeightsError, match="part of the installation"):
         remove("small")
     assert locate("small").is_file()
+
+
+def test_a_prior_is_exported_for_another_computer(tmp_path: Path) -> None:
+    path = make_prior(tmp_path / "x.safetensors")
+    import_file(path)
+    target = export_file("mine", tmp_path)
+    assert target == tmp_path / "mine.safetensors"
+    assert target.read_bytes() == path.read_bytes()
+    with pytest.raises(OutputError, match=r"There is a file .* already"):
+        export_file("mine", target)
+    assert export_file("abdomen", tmp_path / "a.safetensors").stat().st_size > 0
+    with pytest.raises(WeightsError, match="no weights called ours"):
+        export_file("ours", tmp_path / "b.safetensors")
+    (prior_folder() / "mine.safetensors").write_bytes(path.read_bytes()[:-50] + bytes(50))
+    with pytest.raises(WeightsError, match=r"damaged|hash differs"):
+        export_file("mine", tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_new_prior_needs_a_possible_name_of_its_own(tmp_path: Path) -> None:
+    assert new_prior_path("fresh") == prior_folder() / "fresh.safetensors"
+    import_file(make_prior(tmp_path / "x.safetensors"))
+    for name, says in (("a/b", "cannot be called"), ("Abdomen", "another prior"), ("MINE", "another prior")):
+        with pytest.raises(WeightsError, match=says):
+            new_prior_path(name)
+    assert new_prior_path("MINE", replace=True) == prior_folder() / "mine.safetensors"
+    with pytest.raises(WeightsError, match="another prior"):
+        new_prior_path("abdomen", replace=True)
+
+
+def test_a_prior_is_removed_with_the_record_of_its_training(tmp_path: Path) -> None:
+    import_file(make_prior(tmp_path / "x.safetensors"))
+    run = prior_folder() / "mine.run"
+    run.mkdir()
+    (run / "recipe.json").write_text("{}")
+    (prior_folder() / "other.run").mkdir()
+    remove("mine")
+    assert [path.name for path in prior_folder().iterdir()] == ["other.run"]

@@ -22,8 +22,9 @@ from cases import (
 from PIL import Image
 
 from DiffuSAMLib import __version__
-from DiffuSAMLib.cli import main, parse_label_names
+from DiffuSAMLib.cli import main
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.label_tables import parse_label_names
 from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.prior_files import read_header
 from DiffuSAMLib.splits import Split, save_split
@@ -160,7 +161,11 @@ def test_train_then_evaluate(data: Path, tmp_path: Path, capsys: pytest.CaptureF
     prior, report = tmp_path / "prior.safetensors", tmp_path / "scores.json"
     command = ["train", *folders(data), *TRAIN, "-o", str(prior), "--iterations", "2", "--split", str(split)]
     assert main([*command, "--title", "Two cases", "--licence", "CC0"]) == 0
-    assert capsys.readouterr().out == f"{prior}: {', '.join(ORGANS)}\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["first.nii.gz goes with first.nii.gz.", "second.nii.gz goes with second.nii.gz."]
+    assert lines[2].startswith("Warning: The cases are of both modalities (CT: first; MR: second).")
+    assert lines[3].startswith("Iteration 2 of about 2: losses prior ")
+    assert lines[4] == f"{prior}: {', '.join(ORGANS)}"
     header = read_header(prior)
     assert header.title == "Two cases"
     assert header.licence == "CC0"
@@ -218,7 +223,7 @@ def test_an_interrupted_training_is_resumed(
         assert main(command) == 130
     assert json_events(output.getvalue())[-1]["code"] == "interrupted"
     assert capsys.readouterr().err == "diffusam: interrupted.\n"
-    assert set(files_in(prior.parent)) == {"prior.training"}
+    assert {path.name for path in prior.parent.iterdir()} == {"prior.training", "prior.run"}
 
     assert main(command) == 2
     assert "--resume" in capsys.readouterr().err
@@ -226,7 +231,7 @@ def test_an_interrupted_training_is_resumed(
     assert main([*command, "--resume"]) == 0
     events = json_events(capsys.readouterr().out)
     assert [event["done"] for event in events if event.get("stage") == "train"] == [3, 4]
-    assert set(files_in(prior.parent)) == {"prior.safetensors"}
+    assert {path.name for path in prior.parent.iterdir()} == {"prior.safetensors", "prior.run"}
 
 
 def test_models_are_listed_imported_used_and_removed(

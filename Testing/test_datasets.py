@@ -8,9 +8,9 @@ import pytest
 import torch
 from cases import LABEL_NAMES, ORGANS, reordered, small_abdomen, write_case
 
-from DiffuSAMLib.cli import parse_label_names
 from DiffuSAMLib.datasets import case_name, find_cases, load_stack, read_dataset, to_stack
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.label_tables import parse_label_names
 from DiffuSAMLib.volumes import Volume
 
 NAMES = parse_label_names(LABEL_NAMES)

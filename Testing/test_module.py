@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -698,6 +699,56 @@ def test_an_installation_goes_on_after_the_restart(
     assert own_python.missing == set()
 
 
+def test_the_whole_installation_from_the_first_click(
+    installed: Installed, panel: Any, own_python: OwnPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is there: the extension PyTorch, a restart, PyTorch through it, then the other packages."""
+    import qt
+    import slicer
+    from slicer_host.dialogs import answering
+    from slicer_host.packaging import allowing_install, pretending_missing
+
+    host = installed.host
+    own_python.missing.add("torch")
+    host.set_extension_installer(lambda name: name == "PyTorch")
+    texts: list[str] = []
+
+    def agree(_what: str, text: str, box: Any) -> Any:
+        texts.append(text)
+        yes = qt.QMessageBox.Yes
+        return yes if box.standardButtons & yes else qt.QMessageBox.Ok
+
+    wanted: list[dict[str, Any]] = []
+
+    class TorchLogic:
+        """What the extension offers after the restart."""
+
+        def installTorch(self, **options: Any) -> object:  # noqa: N802
+            wanted.append(options)
+            own_python.missing.discard("torch")
+            return object()
+
+    host.set_testing(False)
+    with answering(agree), allowing_install(own_python.install):
+        panel.ui.segmentButton.click()
+        assert host.restarts() == 1
+        assert len(texts) == 2
+        assert own_python.pip == []
+        assert "restart" in panel.ui.statusLabel.text
+        # The application comes back with the extension.
+        assert panel._installer.pending()
+        host.leave(NAME)
+        monkeypatch.setattr(slicer.modules, "pytorchutils", object(), raising=False)
+        monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=TorchLogic))
+        with pretending_missing("tqdm"):
+            host.enter(NAME)
+            host.wait_until(lambda: not panel._installer.pending(), 5)
+    host.set_testing(True)
+    assert wanted == [{"askConfirmation": False, "torchVersionRequirement": ">=2.5.1"}]
+    assert own_python.missing == set()
+    assert not any(each.startswith("torch") for call in own_python.pip for each in call)
+
+
 @contextmanager
 def broken_weights(installed: Installed) -> Iterator[None]:
     """Within it, the end of the installed prior is overwritten."""
@@ -946,6 +997,28 @@ def test_a_script_may_go_on_while_organs_appear(installed: Installed, logic: Any
     assert "being segmented" in refused(lambda: logic.segment(volume))
     installed.host.wait_until(lambda: not logic.running, PATIENCE_S)
     assert [organ["name"] for organ in report_of(segmentation)["organs"]] == ["liver"]
+
+
+def test_the_batch_example_of_the_page_works(
+    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import slicer
+
+    page = (ROOT / "Docs" / "slicer-module.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    images, results = tmp_path / "images", tmp_path / "results"
+    images.mkdir()
+    results.mkdir()
+    assert slicer.util.saveNode(small_volume(), str(images / "one.nii.gz"))
+    slicer.mrmlScene.Clear()
+    codes: list[int] = []
+    monkeypatch.setattr(slicer.util, "exit", codes.append)
+    monkeypatch.setattr(sys, "argv", ["batch.py", str(images), str(results)])
+    exec(compile(example, "batch.py", "exec"), {})
+    assert codes == [0]
+    segmentation = slicer.util.loadSegmentation(str(results / "one.seg.nrrd"))
+    assert set(segment_names(segmentation)) <= {"liver", "spleen"}
+    assert installed.processes() == []
 
 
 def test_the_self_test_of_the_module_runs(installed: Installed, panel: Any) -> None:

@@ -83,8 +83,7 @@ def test_the_extension_is_described_as_the_index_reads_it() -> None:
     for key in ("ICONURL", "SCREENSHOTURLS"):
         for url in fields[key].split():
             assert url.startswith("https://raw.githubusercontent.com/")
-    icon = fields["ICONURL"].split("/main/")[1]
-    assert (ROOT / icon).is_file()
+            assert (ROOT / url.split("/main/")[1]).is_file()
     assert "## NEXT_MODULE" in text
     assert (ROOT / "LICENSE.txt").is_file()
 
@@ -149,7 +148,9 @@ def test_the_panel_binds_parameters_that_exist() -> None:
         for each in ui.iter("property")
         if each.get("name") == "SlicerParameterName"
     }
-    assert bound == parameters - {"prior", "skippedOrgans"}
+    by_hand = {"prior", "skippedOrgans", "trainingStart"}
+    by_hand |= {f"training{name}" for name in ("Volumes", "Segmentations", "Skipped", "Wanted")}
+    assert bound == parameters - by_hand
 
 
 def test_every_control_of_the_panel_is_explained() -> None:
@@ -167,3 +168,43 @@ def test_what_the_code_asks_of_the_panel_is_there() -> None:
     names = {widget.get("name") for widget in ui.iter("widget")}
     code = (MODULE / "DiffuSAMSegment.py").read_text(encoding="utf-8")
     assert set(re.findall(r"self\.ui\.(\w+)", code)) <= names
+
+
+def test_the_page_of_the_module_links_to_what_exists() -> None:
+    page = ROOT / "Docs" / "slicer-module.md"
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        name, _, heading = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+        assert not heading or heading in {re.sub(r"\W+", "-", title.lower()) for title in titles}, target
+
+
+def test_the_messages_of_the_page_are_those_of_the_module() -> None:
+    text = (ROOT / "Docs" / "slicer-module.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", text.partition("## Troubleshooting")[2], re.MULTILINE)
+    constants = [
+        node.value
+        for path in [*SOURCES, *(ROOT / "DiffuSAMLib").glob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert len(messages) > 15
+    for message in messages:
+        for part in message.split("…"):
+            assert any(part.strip() in constant for constant in constants), message
+
+
+def test_the_page_explains_every_control() -> None:
+    text = (ROOT / "Docs" / "slicer-module.md").read_text(encoding="utf-8")
+    table = text.partition("## Every control")[2].partition("\n## ")[0]
+    ui = ET.parse(MODULE / "Resources" / "UI" / "DiffuSAMSegment.ui")
+    # Training is explained in the README.
+    training = next(w for w in ui.iter("widget") if w.get("name") == "trainCollapsibleButton")
+    others = set(training.iter("widget")) - {training}
+    for widget in set(ui.iter("widget")) - others:
+        own = next((p for p in widget.findall("property") if p.get("name") == "text"), None)
+        kind = widget.get("class") or ""
+        if own is not None and (kind.startswith("Q") or widget is training):
+            assert (own.findtext("string") or "").rstrip(":") in table, widget.get("name")

@@ -16,9 +16,11 @@ from DiffuSAMLib.errors import InputError, WeightsError
 from DiffuSAMLib.prior import Prior, PriorConfig, empty_memory
 from DiffuSAMLib.prior_files import read_prior
 from DiffuSAMLib.progress import ProgressEvent
+from DiffuSAMLib.recipe import Recipe, TrainingConfig
+from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.train import train_prior
-from DiffuSAMLib.training import PriorTraining, SliceSampler, TrainingConfig
+from DiffuSAMLib.training import PriorTraining
 
 SIDE = 64
 SHORT = TrainingConfig(
@@ -230,7 +232,10 @@ def test_a_prior_learns_organs_that_no_single_case_labels_all(tmp_path: Path) ->
     output = tmp_path / "new" / "prior.safetensors"
     config = replace(SHORT, iterations=2)
     header = train_prior(
-        cases, output, image_size=64, config=config, procedural=1, kind="regression", device="cpu"
+        cases,
+        output,
+        recipe=Recipe(image_size=64, training=config, procedural=1, kind="regression"),
+        device="cpu",
     )
     assert [label.name for label in header.labels] == ["spleen", "liver", "right kidney"]
     assert [label.value for label in header.labels] == [1, 2, 3]
@@ -239,11 +244,11 @@ def test_a_prior_learns_organs_that_no_single_case_labels_all(tmp_path: Path) ->
     assert header.config["kind"] == "regression"
     assert header.training["cases"] == ["case0", "case1"]
     assert header.training["procedural_abdomens"] == 1
-    assert header.training["recipe"]["batch"] == 2
+    assert header.training["recipe"]["training"]["batch"] == 2
     read, tensors = read_prior(output)
     assert read.to_json() == header.to_json()
     assert all(tensor.isfinite().all() for tensor in tensors.values())
-    assert [path.name for path in output.parent.iterdir()] == ["prior.safetensors"]
+    assert {path.name for path in output.parent.iterdir()} == {"prior.safetensors", "prior.run"}
 
 
 def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
@@ -256,8 +261,7 @@ def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
         [case],
         output,
         organs=("liver", "spleen", "liver"),
-        image_size=64,
-        config=config,
+        recipe=Recipe(image_size=64, training=config),
         device="cpu",
     )
     assert [label.name for label in header.labels] == ["liver", "spleen"]
@@ -265,9 +269,7 @@ def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
         train_prior(
             [replace(case, label_names={1: "tail"})],
             output,
-            image_size=64,
-            procedural=1,
-            config=config,
+            recipe=Recipe(image_size=64, procedural=1, training=config),
             device="cpu",
         )
 
@@ -286,17 +288,35 @@ def test_a_training_can_start_from_another_prior(tmp_path: Path) -> None:
     ]
     still = replace(SHORT, iterations=1, learning_rate=1e-9, weight_decay=0)
     first, second, third = (tmp_path / f"{name}.safetensors" for name in ("1", "2", "3"))
-    train_prior(cases[:1], first, config=replace(still, seed=1), device="cpu")
-    header = train_prior(cases[1:], second, start=first, config=replace(still, seed=2), device="cpu")
+    train_prior(cases[:1], first, recipe=Recipe(image_size=64, training=replace(still, seed=1)), device="cpu")
+    header = train_prior(
+        cases[1:],
+        second,
+        start=first,
+        recipe=Recipe(image_size=64, training=replace(still, seed=2)),
+        device="cpu",
+    )
     assert header.training["cases"] == ["first", "second"], "what the earlier prior saw counts as seen"
     assert header.training["started_from"]["training"]["cases"] == ["first"]
     before, after = read_prior(first)[1], read_prior(second)[1]
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=2e-3, rtol=1e-2)
-    train_prior(cases[1:], third, organs=("liver",), start=first, config=still, device="cpu")
+    train_prior(
+        cases[1:],
+        third,
+        organs=("liver",),
+        start=first,
+        recipe=Recipe(image_size=64, training=still),
+        device="cpu",
+    )
     other = read_prior(third)[1]
     torch.testing.assert_close(other["project.weight"], before["project.weight"], atol=2e-3, rtol=1e-2)
     assert other["denoiser.class_embedding.weight"].shape[0] == 1
     stranger = install_random_weights(tmp_path / "resources").prior
     with pytest.raises(WeightsError, match="made for other weights of the backbone"):
-        train_prior(cases[1:], tmp_path / "4.safetensors", start=stranger, config=still)
+        train_prior(
+            cases[1:],
+            tmp_path / "4.safetensors",
+            start=stranger,
+            recipe=Recipe(image_size=64, training=still),
+        )

@@ -24,7 +24,7 @@ class ModelsDialog:
         self._busy = False
         self.dialog = qt.QDialog(parent)
         self.dialog.setWindowTitle(_("Models"))
-        self.dialog.resize(760, 360)
+        self.dialog.resize(1060, 360)
         layout = qt.QVBoxLayout(self.dialog)
         self.table = qt.QTableWidget()
         self.table.setColumnCount(5)
@@ -69,6 +69,7 @@ class ModelsDialog:
                 item.setToolTip(f"{text}\n{entry.notes}".strip())
                 self.table.setItem(row, column, item)
         self.table.resizeColumnsToContents()
+        self.table.resizeRowsToContents()
         self._updateButtons()
 
     def onDownload(self) -> None:
@@ -147,11 +148,18 @@ class ModelsDialog:
         )
         removable = weights is not None and not weights.entry.bundled and weights.path.exists()
         self.removeButton.enabled = removable and not self._busy
-        self.removeButton.toolTip = "" if removable else _("Select weights that were downloaded or imported.")
+        self.removeButton.toolTip = (
+            self._waiting() if removable else _("Select weights that were downloaded or imported.")
+        )
         self.importButton.enabled = not self._busy
+        self.importButton.toolTip = self._waiting()
         self.progressBar.visible = self._busy
         if not self._busy:
             self.notes.text = _("Weights are kept in {folder}.").format(folder=self._folder)
+
+    def _waiting(self) -> str:
+        """Why a button is disabled that could be used otherwise."""
+        return _("Wait for the end of what is under way, or stop it.") if self._busy else ""
 
     def _send(self, job: dict) -> None:
         self._busy = True

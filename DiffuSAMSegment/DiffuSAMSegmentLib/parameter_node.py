@@ -1,10 +1,11 @@
 """What the user chose, stored in the scene."""
 
 from enum import Enum
+from typing import Annotated
 
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
-from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 
 class Modality(Enum):
@@ -59,6 +60,11 @@ class DiffuSAMSegmentParameterNode:
     prior - Name in the catalogue of weights.
     skippedOrgans - Organs of the prior that are not wanted; so that another prior starts with all of its own.
     keepPartial - Whether Stop keeps what was found so far.
+    trainingVolumes, trainingSegmentations - The examples to train a prior on, in pairs; None where not chosen yet.
+    trainingSkipped - Segment names that all segmentations have and that the prior shall not learn.
+    trainingWanted - Segment names that only some segmentations have and that it shall learn all the same.
+    trainingName, trainingLicence, trainingMinutes - As on the panel.
+    trainingStart - Name of the prior to begin from; empty for none.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -70,6 +76,14 @@ class DiffuSAMSegmentParameterNode:
     prior: str = "abdomen"
     skippedOrgans: list[str]
     keepPartial: bool = False
+    trainingVolumes: list[vtkMRMLScalarVolumeNode]
+    trainingSegmentations: list[vtkMRMLSegmentationNode]
+    trainingSkipped: list[str]
+    trainingWanted: list[str]
+    trainingName: str = ""
+    trainingLicence: str = "As the training data"
+    trainingMinutes: Annotated[int, WithinRange(1, 10080)] = 30
+    trainingStart: str = ""
 
 
 def resetToDefaults(node: DiffuSAMSegmentParameterNode) -> None:

@@ -21,6 +21,7 @@ def stageText(stage: str) -> str:
         "write": _("Finishing"),
         "download": _("Downloading"),
         "import": _("Checking the file"),
+        "train": _("Training"),
     }.get(stage, stage)
 
 

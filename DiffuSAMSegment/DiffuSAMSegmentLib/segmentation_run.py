@@ -136,7 +136,7 @@ class SegmentationRun:
                 # Memory is freed, and packages that are installed meanwhile are seen, by a new process only.
                 self.process.end()
             self._end(keepPartial=False)
-            self.listener.failed(SegmentationError(event["message"], _hint(event), event["code"]))
+            self.listener.failed(SegmentationError(event["message"], hintOf(event), event["code"]))
 
     def stop(self, keepPartial: bool = False) -> None:
         """Ends the child process and puts the scene back, or keeps what was found so far."""
@@ -191,7 +191,7 @@ def organsOf(prior: str, wanted: tuple[str, ...] | None) -> list:
         labels = read_header(locate(prior)).labels
     except DiffuSAMError as error:
         event = {"code": error.code, "hint": error.hint}
-        raise SegmentationError(error.message, _hint(event), error.code) from error
+        raise SegmentationError(error.message, hintOf(event), error.code) from error
     names = [label.name for label in labels]
     unknown = [name for name in wanted or () if name not in names]
     if unknown:
@@ -210,7 +210,7 @@ def _requireVolume(volumeNode) -> None:
         raise SegmentationError(message, _("Choose a greyscale CT or MR volume."))
 
 
-def _hint(event: dict) -> str:
+def hintOf(event: dict) -> str:
     """What to do about an error, in terms of the panel instead of the command line."""
     return {
         "weights": _('Open "Models..." to download, import or remove weights.'),

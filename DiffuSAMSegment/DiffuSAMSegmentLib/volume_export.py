@@ -1,4 +1,4 @@
-"""A volume node as a file for the child process."""
+"""A volume node, and labels on its grid, as files for the child process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ def exportVolume(volumeNode: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None
     Slicer's own writers and readers may turn an axis round; here index (i, j, k) of the file is that of the node,
     so that labels come back without any reordering. Parent transforms are left out.
     """
-    array = slicer.util.arrayFromVolume(volumeNode)
+    exportOnGrid(slicer.util.arrayFromVolume(volumeNode), volumeNode, path)
+
+
+def exportOnGrid(array, volumeNode: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
+    """As `exportVolume`, with other values on the same grid.
+
+    :param array: (z, y, x), of the node's shape
+    """
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     # LPS is RAS with the first two world axes turned round.

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,59 @@ from DiffuSAMLib.json_values import to_json_value
 from DiffuSAMLib.splits import load_split
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "Testing" / "benchmarks" / "results"
-SPLITS = ROOT / "Testing" / "benchmarks" / "splits"
+BENCHMARKS = ROOT / "Testing" / "benchmarks"
+RESULTS = BENCHMARKS / "results"
+SPLITS = BENCHMARKS / "splits"
+# Weights made on the way, not part of the repository.
+RUNS = ROOT / "runs" / "benchmarks"
 DATA = Path(os.environ.get("DIFFUSAM_DATA", ROOT.parent / "shared" / "data"))
-SETS = {"BTCV": DATA / "btcv-ct", "CHAOS": DATA / "chaos-mr-t2spir"}
+# Folders of the data sets by the first word of their cases' names.
+FOLDERS = {"btcv": "btcv-ct", "chaos": "chaos-mr-t2spir", "hippocampus": "msd-hippocampus-mr"}
 ORGANS = ("spleen", "right kidney", "left kidney", "liver")
+
+
+def labelled_cases(names: Iterable[str]) -> list[LabelledFiles]:
+    """Cases of the shared data sets by their names, in the order of the data sets and names."""
+    wanted: dict[str, list[str]] = {}
+    for name in names:
+        wanted.setdefault(name.split("_")[0], []).append(name)
+    return [
+        case
+        for prefix, folder in FOLDERS.items()
+        if prefix in wanted
+        for case in read_dataset(DATA / folder, only=wanted[prefix])
+    ]
 
 
 def development_cases(name: str, split: str = "bundled") -> list[LabelledFiles]:
     """The development cases of "BTCV" or "CHAOS"."""
     chosen = load_split(SPLITS / f"{split}.json").development
-    prefix = name.lower()
-    return read_dataset(SETS[name], only=[case for case in chosen if case.startswith(prefix)])
+    return labelled_cases(case for case in chosen if case.startswith(name.lower()))
 
 
-def write_result(name: str, content: dict[str, Any]) -> Path:
-    """Writes `results/<name>.json` with the command and the versions that made it."""
-    path = RESULTS / f"{name}.json"
-    script = Path(sys.argv[0]).name
-    record = {
-        "command": " ".join(["python", f"Testing/benchmarks/{script}", *sys.argv[1:]]),
+def provenance() -> dict[str, Any]:
+    """The command and the versions that make a result."""
+    # Options may name files of this machine: only what they are called is told.
+    options = [Path(option).name if os.sep in option else option for option in sys.argv[1:]]
+    script = Path(sys.argv[0]).resolve()
+    shown = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
+    return {
+        "command": " ".join(["python", shown, *options]),
         "program_version": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        **content,
     }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> Path:
+    """Writes strict JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(to_json_value(record), indent=1) + "\n", encoding="ascii")
+        temporary.write_text(json.dumps(to_json_value(content), indent=1) + "\n", encoding="ascii")
     return path
+
+
+def write_result(name: str, content: dict[str, Any]) -> Path:
+    """Writes `results/<name>.json` with the command and the versions that made it."""
+    return write_json(RESULTS / f"{name}.json", {**provenance(), **content})

@@ -106,7 +106,7 @@ class Host:
             sys.modules[f"slicer.{name}"] = getattr(slicer, name)
         slicer.modules.sampleDataSources = {}
 
-        from . import widgets_ctk, widgets_ctk_numbers, widgets_mrml, widgets_segments  # noqa: F401
+        from . import widgets_ctk, widgets_ctk_numbers, widgets_mrml, widgets_plot, widgets_segments  # noqa: F401
         from .facts import facts
         from .host_class import host_class
         from .ui_loader import HostUiLoader

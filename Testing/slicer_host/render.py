@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -176,10 +177,19 @@ class _Views:
         camera.SetPosition(0.0, 1.0, 0.0)  # from in front: the patient's left is on the right
         camera.SetViewUp(0.0, 0.0, 1.0)
         renderer.ResetCamera()
-        camera.Zoom(1.3)
+        camera.Zoom(_fill(renderer.ComputeVisiblePropBounds(), camera))
         renderer.ResetCameraClippingRange()
         self.keep.append(logic)
         return self._pixels(window)
+
+
+def _fill(bounds: tuple[float, ...], camera: Any) -> float:
+    """How much nearer a camera in front may go than ResetCamera puts it, which fits a sphere around everything."""
+    width, depth, height = (max(bounds[2 * i + 1] - bounds[2 * i], 1e-3) for i in range(3))
+    sphere = math.hypot(width, depth, height)
+    # The front side is nearer than the middle, and looks larger.
+    nearer = 1 - depth / 2 / camera.GetDistance()
+    return 0.95 * nearer * sphere / max(width, height)
 
 
 def _middle(segmentations: list[Any], volume: Any) -> tuple[float, float, float]:

@@ -1,0 +1,159 @@
+"""The cases of a cohort: which images a folder holds, where their results go, and which are finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import remove, sha256_of
+from .image_files import FORMATS_HINT
+
+FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
+CASE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+# Slicer's segmentations lie beside the images that were segmented by hand, and are never images.
+SEGMENTATION_ENDING = ".seg.nrrd"
+
+
+@dataclass(frozen=True)
+class CohortCase:
+    """One image of a cohort.
+
+    Attributes:
+        name: Of the file without its ending, or of the DICOM folder; its results are called so.
+        image: NIfTI, NRRD or MetaImage file, or DICOM folder.
+    """
+
+    name: str
+    image: Path
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where the results of a case lie; the report is written last, so where it is, the others are complete."""
+
+    output: Path
+    report: Path
+    confidence: Path
+    preview: Path
+
+    @classmethod
+    def of(cls, case: CohortCase, folder: Path, ending: str) -> CaseFiles:
+        """The files of a case in a folder; `ending` is one of `FORMATS`."""
+        return cls(
+            output=folder / f"{case.name}.{ending}",
+            report=folder / f"{case.name}.report.json",
+            confidence=folder / f"{case.name}.confidence.nii.gz",
+            preview=folder / f"{case.name}.preview.png",
+        )
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every file, the report first: once it has gone, the case counts as unfinished."""
+        return self.report, self.output, self.confidence, self.preview
+
+    def remove(self) -> None:
+        """Remove what there is of an earlier result."""
+        for path in self.all:
+            remove(path)
+
+
+def list_cases(folder: Path, *, leave_out: Path) -> list[CohortCase]:
+    """The images of a folder, sorted by name: files by their ending, and folders, which hold DICOM.
+
+    Hidden files, `.seg.nrrd` files and files of other kinds are passed over.
+
+    Args:
+        folder: Where the images lie.
+        leave_out: A folder that is not a case, that of the results.
+
+    Raises:
+        InputError: There is no such folder, it holds no image, it is itself a DICOM folder, or two images would
+            have results of the same name.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no folder {folder}.", hint="Give --images the folder that holds the images."
+        )
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"The folder {folder} cannot be listed ({error.strerror}).", hint="Check its permissions."
+        ) from error
+    cases = []
+    for path in entries:
+        if path.name.startswith(".") or path == leave_out:
+            continue
+        name = path.name if path.is_dir() else _without_ending(path.name)
+        if name:
+            # A name whose bytes are no text could be neither printed nor written into the table.
+            cases.append(CohortCase(name.encode("utf-8", "backslashreplace").decode("utf-8"), path))
+    if not cases:
+        if any(path.name.lower().endswith(".dcm") for path in entries):
+            raise InputError(
+                f"{folder} holds the DICOM files of one image, where a folder of images is expected.",
+                hint="Give the folder above it, or leave out --images to segment this one.",
+            )
+        raise InputError(f"The folder {folder} holds no images.", hint=FORMATS_HINT)
+    _require_different_names(cases)
+    return cases
+
+
+def _without_ending(name: str) -> str | None:
+    """The name of an image file without its ending; None for a file that is no image."""
+    lower = name.lower()
+    if lower.endswith(SEGMENTATION_ENDING):
+        return None
+    ending = next((ending for ending in CASE_ENDINGS if lower.endswith(ending)), None)
+    return None if ending is None else name[: -len(ending)]
+
+
+def _require_different_names(cases: Sequence[CohortCase]) -> None:
+    seen: dict[str, CohortCase] = {}
+    for case in cases:
+        # Not even different in case: on Windows and macOS, "A" and "a" are one file.
+        files = [path.name.casefold() for path in CaseFiles.of(case, Path(), FORMATS[0]).all]
+        for file in files:
+            if file in seen:
+                raise InputError(
+                    f"{seen[file].image.name} and {case.image.name} would have results of the same name.",
+                    hint="Rename one of them.",
+                )
+        seen |= dict.fromkeys(files, case)
+
+
+def finished_report(
+    case: CohortCase, files: CaseFiles, settings: dict[str, Any], wanted: Sequence[Path]
+) -> dict[str, Any] | None:
+    """The report of a case that an earlier run has finished with the same settings; None where it must be done.
+
+    A case is finished when all `wanted` files are there, and its report names the same settings and an image
+    of the same content (sha256, so that copying images or touching them costs nothing but reading them).
+
+    Raises:
+        InputError: The image cannot be read.
+    """
+    if not all(path.is_file() for path in (files.report, *wanted)):
+        return None
+    try:
+        report = json.loads(files.report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    try:
+        same_settings = report["cohort"]["settings"] == settings
+        sha256 = report["inputs"][0]["sha256"]
+        volumes_ml(report)
+        float(report["cohort"]["seconds"])
+    except (LookupError, TypeError, ValueError):
+        return None
+    # The image last: reading it takes longest.
+    return report if same_settings and sha256_of(case.image) == sha256 else None
+
+
+def volumes_ml(report: dict[str, Any]) -> dict[str, float]:
+    """The volume of each organ in ml, from the report of a case."""
+    return {str(organ["name"]): float(organ["volume_ml"]) for organ in report["organs"]}

@@ -1,0 +1,109 @@
+"""What a worker process of a cohort does: one case at a time, with a prior that stays loaded."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .cohort_cases import CaseFiles, volumes_ml
+from .errors import DiffuSAMError, InputError, WeightsError
+from .files import atomic_path, sha256_of
+from .json_values import to_json_value
+from .segment_file import FileSegmenter, SegmentRequest
+from .weights import prior_path
+
+# Workers with several threads share both: cases follow one another in a process, whatever its threads.
+_lock = threading.Lock()
+_segmenter = FileSegmenter()
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """What a worker needs to know of a case.
+
+    Attributes:
+        request: Image, prior, options, and the files to write except the report.
+        files: Where all files of the case lie.
+        settings: What the report says of the cohort, compared by `finished_report`.
+        workers_per_host: Worker processes by host, among which the cores of a host are divided.
+        threads: PyTorch's threads; 0 divides the cores of the host.
+    """
+
+    request: SegmentRequest
+    files: CaseFiles
+    settings: dict[str, Any]
+    workers_per_host: dict[str, int] = field(default_factory=dict)
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """How an attempt ended.
+
+    Attributes:
+        seconds: Wall time.
+        volumes_ml: Volume of each organ in ml; None when it failed.
+        error: One sentence when it failed.
+        final: Whether another attempt would fail the same way.
+        weights: Whether the weights are at fault, so that no case can be done.
+        details: The traceback of a fault of the program; else empty.
+    """
+
+    seconds: float
+    volumes_ml: dict[str, float] | None = None
+    error: str = ""
+    final: bool = False
+    weights: bool = False
+    details: str = ""
+
+
+def segment_case(task: CaseTask) -> CaseOutcome:
+    """Segments one case in a worker; every failure is an outcome, so that the worker goes on."""
+    with _lock:
+        started = time.perf_counter()
+        try:
+            # Of the calling thread only, hence each time.
+            torch.set_num_threads(task.threads or _share_of_cores(task.workers_per_host))
+            volumes = _segment(task, started)
+        except DiffuSAMError as error:
+            return CaseOutcome(
+                time.perf_counter() - started,
+                error=str(error),
+                final=isinstance(error, InputError),
+                weights=isinstance(error, WeightsError),
+            )
+        except Exception as error:
+            sentence = f"The program failed ({type(error).__name__}: {error})."
+            details = traceback.format_exc()
+            return CaseOutcome(time.perf_counter() - started, error=sentence, details=details)
+        return CaseOutcome(time.perf_counter() - started, volumes)
+
+
+def _segment(task: CaseTask, started: float) -> dict[str, float]:
+    if sha256_of(prior_path(task.request.prior)) != task.settings["prior_sha256"]:
+        raise WeightsError(
+            f"The prior {task.request.prior} of a worker is not the one that this run began with.",
+            hint="Give every worker the same file, and leave it alone during a run.",
+        )
+    # What an earlier run with other settings left must not be taken for this run's if this one ends half way.
+    task.files.remove()
+    report = _segmenter.segment(task.request).to_json()
+    report["cohort"] = {"settings": task.settings, "seconds": time.perf_counter() - started}
+    with atomic_path(task.files.report) as temporary:
+        text = json.dumps(to_json_value(report), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="ascii")
+    return volumes_ml(report)
+
+
+def _share_of_cores(workers_per_host: dict[str, int]) -> int:
+    from dask.system import CPU_COUNT
+    from distributed import get_worker
+
+    host = get_worker().address.rpartition(":")[0].rpartition("/")[2]
+    return max(1, CPU_COUNT // workers_per_host.get(host, 1))

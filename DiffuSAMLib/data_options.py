@@ -1,0 +1,92 @@
+"""The options of the command line that name labelled cases."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .datasets import LabelledFiles
+
+
+def add_data_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--images", type=Path, help="folder of images, or of DICOM folders")
+    command.add_argument("--labels", type=Path, help="folder of label maps with the images' names")
+    command.add_argument(
+        "--label-names",
+        help='1=spleen,2=right kidney,... or a JSON file {"spleen": 1, ...} (default: the segment names of '
+        ".seg.nrrd files)",
+    )
+    command.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder with images/, labels/, dataset.json; repeatable",
+    )
+    command.add_argument("--split", type=Path, help="split file; takes its cases only")
+    command.add_argument(
+        "--modality", choices=("CT", "MR"), help="where the images do not say, or say it wrongly"
+    )
+
+
+def cases_of(
+    arguments: argparse.Namespace,
+    only: Sequence[str] | None,
+    *,
+    report: Callable[[str], None] | None = None,
+) -> list[LabelledFiles]:
+    """The labelled cases that the options name.
+
+    Args:
+        arguments: With what `add_data_options` adds.
+        only: Names of the cases to take; None takes all.
+        report: Told what matched and what did not.
+
+    Raises:
+        InputError: There are none, or a folder, table or label map cannot be used.
+    """
+    from .datasets import find_cases, read_dataset
+    from .label_tables import label_names_from
+
+    cases = []
+    for folder in arguments.data:
+        # A split may take nothing of one folder.
+        cases += [
+            case
+            for case in read_dataset(folder, modality=arguments.modality, report=report)
+            if only is None or case.name in only
+        ]
+    if arguments.images or arguments.labels or arguments.label_names:
+        if not (arguments.images and arguments.labels):
+            raise InputError("--images and --labels belong together.", hint="Give both.")
+        names = label_names_from(arguments.label_names) if arguments.label_names is not None else None
+        cases += find_cases(
+            arguments.images,
+            arguments.labels,
+            names,
+            only=only,
+            modality=arguments.modality,
+            report=report,
+        )
+    if not cases:
+        raise InputError("There are no labelled cases.", hint="Give --images and --labels, or --data.")
+    return cases
+
+
+def organ_names(text: str | None) -> tuple[str, ...] | None:
+    """The names of "spleen,liver".
+
+    Raises:
+        InputError: There is none.
+    """
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InputError("--organs names no organ.", hint="Write for example --organs spleen,liver.")
+    return names

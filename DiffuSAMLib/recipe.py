@@ -1,0 +1,251 @@
+"""The recipe of a prior: every setting of its training, in one readable file that also travels in the prior."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .augmentation import IntensityAugmentation, SpatialAugmentation
+from .config_json import from_json
+from .errors import InputError
+from .files import atomic_path
+from .prior_files import read_header
+from .validation import ValidationConfig
+from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the weights are found.
+
+    Attributes:
+        iterations: Steps of the optimizer.
+        minutes: Ends earlier when this time is up; None sets no limit. The learning rate falls to zero at
+            whichever end comes first.
+        batch: Slices in a step; each with the organs it shows.
+        optimizer: "adamw", or "adam", which takes the weight decay as part of the gradient.
+        learning_rate: The highest.
+        weight_decay: Of the optimizer.
+        schedule: "cosine" lets the learning rate fall to zero, "constant" keeps it.
+        warmup: Iterations in which the learning rate rises from zero.
+        prior_weight: Lambda of the squared error on latents (equation 1).
+        segmentation_weight: Lambda of the segmentation loss (equation 2).
+        outline_weight: Weight of the auxiliary loss on where the condition believes the organs; not in the paper.
+        last_step_share: Share of samples at the last timestep, where sampling starts.
+        absent_share: Share of the organs absent from a slice that are trained on there.
+        average: Decay of the exponential moving average of the weights.
+        seed: Of weights, sampling, noise and augmentation.
+        checkpoint_seconds: How often the run is saved.
+        spatial, intensity: The augmentation.
+    """
+
+    iterations: int = 7800
+    minutes: float | None = None
+    batch: int = 8
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.02
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: int = 100
+    prior_weight: float = 1.0
+    segmentation_weight: float = 1.0
+    outline_weight: float = 1.0
+    last_step_share: float = 0.5
+    absent_share: float = 0.25
+    average: float = 0.998
+    seed: int = 0
+    checkpoint_seconds: float = 110.0
+    spatial: SpatialAugmentation = field(default_factory=SpatialAugmentation)
+    intensity: IntensityAugmentation = field(default_factory=IntensityAugmentation)
+
+    def check(self) -> None:
+        """Refuses what cannot be trained.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        if self.iterations < 1 or (self.minutes is not None and not self.minutes > 0):
+            raise InputError("A training needs at least one iteration and more than 0 minutes.")
+        if self.seed < 0:
+            raise InputError(f"The seed must be 0 or more, not {self.seed}.")
+        if self.batch < 1:
+            raise InputError(f"The batch must be 1 slice or more, not {self.batch}.")
+        if not self.learning_rate > 0:
+            raise InputError(f"The learning rate must be more than 0, not {self.learning_rate:g}.")
+        for name in ("weight_decay", "prior_weight", "segmentation_weight", "outline_weight", "warmup"):
+            if getattr(self, name) < 0:
+                raise InputError(f"The setting {name} must be 0 or more, not {getattr(self, name):g}.")
+        for name in ("last_step_share", "absent_share", "average"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"The setting {name} must be 0 to 1, not {getattr(self, name):g}.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting that decides what a training makes of its cases.
+
+    The defaults are the recipe "compact", tuned for the bundled backbone and few volumes.
+
+    Attributes:
+        name: Of the recipe it began as: "compact", "paper", or a name of the user's own.
+        backbone: Name of the frozen backbone.
+        image_size: Side of the slices in pixels.
+        kind: "diffusion", or "regression" for the control without noise.
+        width: Channels of the denoising UNet at full and at half resolution.
+        condition_width: Channels of the image condition and of the UNet that makes it.
+        training_steps: Length of the noise schedule.
+        procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver.
+        training: How the weights are found.
+        validation: How they are checked meanwhile.
+    """
+
+    name: str = "compact"
+    backbone: str = "compact"
+    image_size: int = DEFAULT_IMAGE_SIZE["compact"]
+    kind: Literal["diffusion", "regression"] = "diffusion"
+    width: tuple[int, int] = (32, 64)
+    condition_width: tuple[int, int] = (80, 112)
+    training_steps: int = 1000
+    procedural: int = 0
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def check(self) -> None:
+        """Refuses what cannot be trained.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        self.training.check()
+        self.validation.check()
+        for name in ("width", "condition_width"):
+            if not all(channels > 0 and channels % 16 == 0 for channels in getattr(self, name)):
+                raise InputError(f"The setting {name} must be two multiples of 16.")
+        if self.training_steps < 2 or self.procedural < 0:
+            raise InputError("A recipe needs at least 2 training steps, and 0 or more procedural abdomens.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the schema version first."""
+        # By way of JSON, so that tuples compare equal with what is read back.
+        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {"schema_version": SCHEMA_VERSION, **content}
+
+    @classmethod
+    def from_dict(cls, content: Any, *, source: str = "The recipe") -> Recipe:
+        """The recipe of `to_dict`, also one of an older schema.
+
+        Raises:
+            InputError: It is none, has an unknown setting or a value that cannot be, or a newer schema.
+        """
+        if not isinstance(content, dict):
+            raise InputError(f"{source} is not a recipe: it is not a JSON object.")
+        # The first recipes had no version: the training's settings alone.
+        version = content.get("schema_version", 0)
+        if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+            raise InputError(f"{source} has no usable schema_version.", hint="Write 1.")
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"{source} is a recipe of a newer DiffuSAM Segment.", hint="Update DiffuSAM Segment."
+            )
+        while version < SCHEMA_VERSION:
+            content = UPGRADES[version](content)
+            version += 1
+        settings = {key: value for key, value in content.items() if key != "schema_version"}
+        recipe = from_json(cls, settings, source=source)
+        recipe.check()
+        return recipe
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
+        """The recipe with some settings changed.
+
+        Args:
+            settings: Values by their places in the file, such as "training.batch".
+
+        Raises:
+            InputError: There is no such setting, or it cannot have the value.
+        """
+        content = self.to_dict()
+        for place, value in settings.items():
+            *sections, name = place.split(".")
+            inner: Any = content
+            for section in sections:
+                inner = inner.get(section) if isinstance(inner, dict) else None
+            if not isinstance(inner, dict) or name not in inner or name == "schema_version":
+                raise InputError(
+                    f'There is no setting "{place}" in a recipe.',
+                    hint="See them all with diffusam train --write-config FILE.",
+                )
+            inner[name] = value
+        return Recipe.from_dict(content)
+
+    def write(self, path: Path) -> None:
+        """Writes the recipe as an indented JSON file.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    0: lambda content: {"training": content},
+}
+"""For each older schema version, what turns a recipe into one of the next version."""
+
+PAPER = Recipe(
+    name="paper",
+    backbone="sam2.1_tiny",
+    image_size=PAPER_IMAGE_SIZE,
+    width=(64, 128),
+    condition_width=(128, 192),
+    training=TrainingConfig(
+        iterations=7800,
+        batch=4,
+        optimizer="adam",
+        learning_rate=1e-4,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup=0,
+        prior_weight=1.0,
+        segmentation_weight=1.0,
+    ),
+)
+"""What arXiv 2604.24719 states; where it is silent (augmentation, averaging, presence), our own settings."""
+
+RECIPES = {"compact": Recipe(), "paper": PAPER}
+
+
+def default_recipe(backbone: str) -> Recipe:
+    """The paper's recipe for Meta's backbones, the tuned one for the bundled one."""
+    return RECIPES["compact"] if backbone == "compact" else dataclasses.replace(PAPER, backbone=backbone)
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """A recipe by its name, from its file, or from a prior that was trained with it.
+
+    Raises:
+        InputError: The name is unknown, or the file is no recipe.
+        WeightsError: A prior's file is damaged.
+    """
+    if isinstance(name, str) and name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        return Recipe.from_dict(read_header(path).training.get("recipe"), source=str(path))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"The recipe {name} cannot be read ({error.strerror}).",
+            hint=f"Give {' or '.join(RECIPES)}, a JSON file, or a prior.",
+        ) from error
+    except ValueError as error:
+        raise InputError(f"The recipe {name} is not JSON: {str(error).rstrip('.')}.") from error
+    return Recipe.from_dict(content, source=str(path))

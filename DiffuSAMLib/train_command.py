@@ -1,0 +1,283 @@
+"""`diffusam train`: its options, and what it tells while it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .data_options import add_data_options, cases_of, organ_names
+from .errors import InputError
+from .progress import JsonProgress, Progress
+
+if TYPE_CHECKING:
+    from .preflight import Finding
+    from .prior_files import PriorHeader
+    from .recipe import Recipe
+    from .training_events import LossesEvent, ValidationEvent
+
+LINE_SECONDS = 30.0
+# Options that stand for one setting of the recipe: its place in the file, what reads the value, and the help.
+SETTINGS: tuple[tuple[str, str, Any, str], ...] = (
+    ("--backbone", "backbone", str, "compact, sam2.1_tiny, ... (default: compact)"),
+    ("--image-size", "image_size", int, "side of the slices in pixels (default: 256 or 512)"),
+    ("--procedural", "procedural", int, "procedural abdomens to add (default: 0)"),
+    ("--iterations", "training.iterations", int, "steps of the optimizer (default: 7800)"),
+    ("--minutes", "training.minutes", float, "end earlier, after this time"),
+    ("--batch", "training.batch", int, "slices in a step"),
+    ("--learning-rate", "training.learning_rate", float, "the highest"),
+    ("--prior-weight", "training.prior_weight", float, "lambda of equation 1 (default: 1)"),
+    ("--segmentation-weight", "training.segmentation_weight", float, "lambda of equation 2 (default: 1)"),
+    ("--seed", "training.seed", int, "(default: 0)"),
+    (
+        "--validation",
+        "validation.held_out",
+        str,
+        "what is held out: a case's name, slices, none or auto (default)",
+    ),
+    (
+        "--patience",
+        "validation.patience",
+        int,
+        "end after so many validations without a better one (default: never)",
+    ),
+)
+
+
+def add_train_options(command: argparse.ArgumentParser) -> None:
+    """Options of `diffusam train` and of `train_prior.py`."""
+    add_data_options(command)
+    command.add_argument("-o", "--output", type=Path, help="prior file (.safetensors)")
+    command.add_argument("--organs", help="names separated by commas (default: all that are labelled)")
+    command.add_argument("--title", default="", help="name for people")
+    command.add_argument("--licence", default="As the training data", help="licence of the weights")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    command.add_argument("--start", help="name or file of a prior whose weights to begin with")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--check-only", action="store_true", help="check the cases, and train nothing")
+    what.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    what.add_argument("--restart", action="store_true", help="drop an interrupted run and begin anew")
+    what.add_argument(
+        "--finish", action="store_true", help="write the prior of an interrupted run as far as it got"
+    )
+    command.add_argument(
+        "--json-progress", action="store_true", help="one JSON object a line on standard output"
+    )
+    recipe = command.add_argument_group(
+        "recipe", "Every setting is in the recipe; these options come before it."
+    )
+    recipe.add_argument(
+        "--config", help="compact, paper, a JSON file, or a prior (default: paper for sam2.1 backbones)"
+    )
+    recipe.add_argument(
+        "--write-config", type=Path, metavar="FILE", help="write the recipe that would be used, and end"
+    )
+    recipe.add_argument("--kind", choices=("diffusion", "regression"), help="(default: diffusion)")
+    for option, place, kind, text in SETTINGS:
+        recipe.add_argument(option, type=kind, dest=place, metavar=kind.__name__.upper(), help=text)
+    recipe.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="any other setting, such as training.spatial.rotation=10; repeatable",
+    )
+    command.set_defaults(run=run_train)
+
+
+def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
+    """Runs the command."""
+    from .interrupts import terminated_as_interrupt
+
+    with terminated_as_interrupt():
+        _run(arguments, progress)
+
+
+def _run(arguments: argparse.Namespace, progress: Progress) -> None:
+    as_json = progress if isinstance(progress, JsonProgress) else None
+    recipe = recipe_of(arguments)
+    if arguments.write_config is not None:
+        recipe.write(arguments.write_config)
+        _done(as_json, str(arguments.write_config), output=arguments.write_config)
+        return
+    teller = _Teller(as_json)
+    if not arguments.check_only and arguments.output is None:
+        raise InputError("Nothing says where to write the prior.", hint="Give -o PRIOR.safetensors.")
+    if arguments.finish:
+        from .train import finish_training
+
+        _finished(arguments.output, finish_training(arguments.output), as_json)
+        return
+    from .splits import load_split
+
+    only = load_split(arguments.split).train if arguments.split else None
+    cases = cases_of(arguments, only, report=teller.matched)
+    organs = organ_names(arguments.organs)
+    if arguments.check_only:
+        from .preflight import check_cases, organs_of, unified
+
+        cases = unified(cases)
+        check = check_cases(cases, organs_of(cases, organs))
+        for finding in check.findings:
+            teller.finding(finding)
+        teller.flush()
+        check.require_good()
+        count = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+        _done(as_json, f"{count} can be trained on: {', '.join(check.organs)}.", cases=len(cases))
+        return
+    from .train import train_prior
+
+    header = train_prior(
+        cases,
+        arguments.output,
+        organs=organs,
+        recipe=recipe,
+        start=arguments.start,
+        title=arguments.title,
+        licence=arguments.licence,
+        device=arguments.device,
+        resume=arguments.resume,
+        restart=arguments.restart,
+        progress=progress,
+        listener=teller.event,
+        on_finding=teller.finding,
+    )
+    _finished(arguments.output, header, as_json)
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the options ask for: of the interrupted run, the file or the backbone, with what is overridden.
+
+    Raises:
+        InputError: There is no such recipe, or a setting cannot be.
+    """
+    from .recipe import default_recipe, load_recipe
+    from .train import resumed_recipe
+
+    options = vars(arguments)
+    if arguments.config is not None:
+        recipe = load_recipe(arguments.config)
+    elif arguments.resume and arguments.output is not None and (earlier := resumed_recipe(arguments.output)):
+        recipe = earlier
+    else:
+        recipe = default_recipe(options["backbone"] or "compact")
+    settings = {place: options[place] for _, place, _, _ in SETTINGS if options[place] is not None}
+    if arguments.kind is not None:
+        settings["kind"] = arguments.kind
+    for text in arguments.set:
+        place, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f'"{text}" sets nothing.', hint="Write --set training.batch=4.")
+        try:
+            settings[place.strip()] = json.loads(value)
+        except ValueError:
+            settings[place.strip()] = value
+    return recipe.with_settings(settings)
+
+
+class _Teller:
+    """Says in plain sentences, or as JSON events, what matched, what the check found and how the training goes."""
+
+    def __init__(self, as_json: JsonProgress | None) -> None:
+        self._json = as_json
+        self._lines: list[str] = []
+        self._validation: ValidationEvent | None = None
+        self._said = time.monotonic()
+
+    def matched(self, line: str) -> None:
+        if self._json is not None:
+            self._json.event("check", level="info", case=None, message=line)
+        else:
+            self._lines.append(line)
+
+    def finding(self, finding: Finding) -> None:
+        if self._json is not None:
+            self._json.event("check", level=finding.level, case=finding.case, message=finding.message)
+        else:
+            self._lines.append(f"{finding.level.capitalize()}: {finding}")
+
+    def flush(self) -> None:
+        """Says what the check found; held back until now, since a training that cannot be has one line to say."""
+        for line in self._lines:
+            self._say(line)
+        self._lines = []
+
+    def event(self, event: LossesEvent | ValidationEvent) -> None:
+        from .training_events import LossesEvent, progress_line
+
+        self.flush()
+        if self._json is not None:
+            tell_event(self._json, event)
+            return
+        if not isinstance(event, LossesEvent):
+            self._validation = event
+        elif time.monotonic() - self._said >= LINE_SECONDS or event.iteration == event.iterations:
+            self._said = time.monotonic()
+            self._say(progress_line(event, self._validation))
+
+    def _say(self, line: str) -> None:
+        from tqdm import tqdm
+
+        # Above the bar, where there is one.
+        tqdm.write(line)
+
+
+def tell_event(progress: JsonProgress, event: LossesEvent | ValidationEvent) -> None:
+    """A training's event as a JSON line: `losses` or `validation`."""
+    from .training_events import LossesEvent
+
+    if isinstance(event, LossesEvent):
+        progress.event(
+            "losses",
+            iteration=event.iteration,
+            iterations=event.iterations,
+            seconds=round(event.seconds, 1),
+            seconds_left=round(event.seconds_left, 1),
+            losses=event.losses,
+            total=event.total,
+        )
+    else:
+        progress.event(
+            "validation",
+            iteration=event.iteration,
+            seconds=round(event.seconds, 1),
+            dice=event.dice,
+            mean_dice=event.mean_dice,
+            best=event.best,
+            overlay=event.overlay,
+        )
+
+
+def outcome(output: Path, header: PriorHeader) -> dict[str, Any]:
+    """What the `done` event of a training says."""
+    from .train import run_folder
+
+    return {
+        "name": header.name,
+        "path": output,
+        "labels": [label.name for label in header.labels],
+        "stopped": header.training["ended"] == "stopped",
+        "iterations": header.training["iterations"],
+        "minutes": header.training["minutes"],
+        "mean_dice": header.metrics.get("held_out", {}).get("mean_dice"),
+        "run_folder": run_folder(output),
+    }
+
+
+def _finished(output: Path, header: PriorHeader, as_json: JsonProgress | None) -> None:
+    result = outcome(output, header)
+    text = f"{output}: {', '.join(result['labels'])}"
+    if result["mean_dice"] is not None:
+        text += f"; held-out Dice {result['mean_dice']:.2f}"
+    _done(as_json, text, output=output, **result)
+
+
+def _done(as_json: JsonProgress | None, text: str, **result: Any) -> None:
+    if as_json is not None:
+        as_json.done(**result)
+    else:
+        from tqdm import tqdm
+
+        tqdm.write(text)

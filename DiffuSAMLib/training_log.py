@@ -1,0 +1,104 @@
+"""The record of a training on disk: CSV tables for people, event files for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .training_events import ValidationEvent
+
+log = logging.getLogger(__name__)
+
+
+class TrainingLog:
+    """Writes `losses.csv`, `validation.csv` and, where tensorboardX is installed, TensorBoard's events.
+
+    A log that cannot be written is given up with a warning: the training matters more.
+
+    Args:
+        folder: The run's; made with the first row.
+        resumed_at: Iteration that the run goes on from; later rows, of what was lost, are dropped.
+    """
+
+    def __init__(self, folder: Path, *, resumed_at: int) -> None:
+        self.folder, self.resumed_at = folder, resumed_at
+        self._begun: set[str] = set()
+        self._writer: Any = None
+        self._broken = False
+
+    def losses(self, iteration: int, seconds: float, rate: float, losses: Mapping[str, float]) -> None:
+        """A row of mean losses."""
+        row = {"iteration": iteration, "minutes": round(seconds / 60, 3), "learning_rate": f"{rate:.3g}"}
+        values = {**losses, "total": sum(losses.values())}
+        self._row("losses.csv", row | {name: f"{value:.6g}" for name, value in values.items()})
+        self._scalars({f"loss/{name}": value for name, value in values.items()}, iteration)
+        self._scalars({"learning_rate": rate}, iteration)
+
+    def validation(self, event: ValidationEvent) -> None:
+        """A row of held-out Dice."""
+        values = {**event.dice, "mean": event.mean_dice}
+        row: dict[str, Any] = {"iteration": event.iteration, "minutes": round(event.seconds / 60, 3)}
+        cells = {name: "" if value is None else f"{value:.4f}" for name, value in values.items()}
+        self._row("validation.csv", row | cells)
+        known = {f"dice/{name}": value for name, value in values.items() if value is not None}
+        self._scalars(known, event.iteration)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _row(self, name: str, row: Mapping[str, Any]) -> None:
+        if self._broken:
+            return
+        path = self.folder / name
+        try:
+            if name not in self._begun:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _keep_rows(path, list(row), up_to=self.resumed_at)
+                self._begun.add(name)
+            with path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, list(row)).writerow(row)
+        except OSError as error:
+            self._broken = True
+            log.warning("The training's log %s cannot be written (%s).", path, error.strerror)
+
+    def _scalars(self, values: Mapping[str, float], iteration: int) -> None:
+        if self._broken:
+            return
+        try:
+            if self._writer is None:
+                from tensorboardX import SummaryWriter
+
+                self._writer = SummaryWriter(str(self.folder), purge_step=self.resumed_at or None)
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, iteration)
+        except ImportError:
+            self._writer = _NoWriter()
+
+
+class _NoWriter:
+    """Stands in where tensorboardX is not installed: the CSV files say the same."""
+
+    def add_scalar(self, name: str, value: float, iteration: int) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+def _keep_rows(path: Path, fields: list[str], *, up_to: int) -> None:
+    """Begins a table, or takes up an earlier one of the same columns as far as the run got."""
+    kept: list[dict[str, str]] = []
+    if up_to and path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames == fields:
+                kept = [row for row in reader if (row["iteration"] or "x").isdigit()]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        # A row that a crash cut short has empty cells at its end.
+        writer.writerows(row for row in kept if int(row["iteration"]) <= up_to and None not in row.values())

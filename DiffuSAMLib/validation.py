@@ -1,0 +1,217 @@
+"""How well a prior in training does on slices that it does not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .backbones import Backbone, ImageFeatures, Memory
+from .datasets import LabelledStack
+from .devices import autocast
+from .errors import InputError
+from .prior import Prior, empty_memory
+from .slices import as_channels
+
+# From this many cases on, one is held out whole.
+ENOUGH_CASES = 4
+# With fewer: the share of a case's labelled slices that is held out, and the fewest labelled slices worth it.
+BLOCK_SHARE = 0.15
+FEWEST_SLICES = 24
+# Least probability of presence, and sampling steps, as in segmenting.
+PRESENCE = 0.5
+SAMPLING_STEPS = 2
+CHUNK = 4
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What is held out, and how often it is looked at.
+
+    Attributes:
+        held_out: "auto" holds out one case of four or more, a block of slices of fewer, and nothing of tiny
+            sets; "slices" a block in any case; "none" nothing; else the name of the case to hold out.
+        slices: Most slices to look at.
+        every_minutes: How often; less often where it would take more than a thirtieth of the time. 0 is after
+            each iteration, whatever it takes.
+        patience: Ends the training after so many validations without a better one; None never.
+        margin: The best weights are taken rather than the last ones where their mean Dice is better by this.
+    """
+
+    held_out: str = "auto"
+    slices: int = 12
+    every_minutes: float = 2.0
+    patience: int | None = None
+    margin: float = 0.01
+
+    def check(self) -> None:
+        """Refuses what cannot be done.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        if self.slices < 1 or self.every_minutes < 0 or (self.patience is not None and self.patience < 1):
+            raise InputError(
+                "Validation needs at least 1 slice, 0 or more minutes, and a patience of 1 or more."
+            )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a training does not learn from.
+
+    Attributes:
+        stack: Where it lies.
+        numbers: Slices to look at.
+        blocked: Slices not to learn from; None is the whole case.
+    """
+
+    stack: LabelledStack
+    numbers: tuple[int, ...]
+    blocked: range | None
+
+
+def choose_held_out(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut | None:
+    """What to hold out of real cases.
+
+    Raises:
+        InputError: There is no case of the name asked for, or it is the only one.
+    """
+    if config.held_out == "none" or not stacks:
+        return None
+    if config.held_out not in ("auto", "slices"):
+        return _named(stacks, config)
+    if config.held_out == "auto" and len(stacks) >= ENOUGH_CASES:
+        # The last of those that show most organs.
+        shown = [len(_organs(stack.labels)) for stack in stacks]
+        stack = stacks[max(range(len(stacks)), key=lambda n: (shown[n], n))]
+        return HeldOut(stack, _spread(stack, config.slices), None)
+    return _block(stacks, config)
+
+
+def _named(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut:
+    named = [stack for stack in stacks if stack.name == config.held_out]
+    if not named:
+        raise InputError(
+            f"There is no case {config.held_out} to hold out.",
+            hint="Give the name of a case, auto, slices or none.",
+        )
+    if len(stacks) == 1:
+        raise InputError("The only case cannot be held out.", hint="Hold out slices or none.")
+    return HeldOut(named[0], _spread(named[0], config.slices), None)
+
+
+def _block(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut | None:
+    """Neighbouring slices of the case with most labels; every organ in them is to be learnt elsewhere too."""
+    counts = [int(stack.labels.any((1, 2)).sum()) for stack in stacks]
+    if sum(counts) < FEWEST_SLICES:
+        return None
+    stack = stacks[int(np.argmax(counts))]
+    length = min(config.slices, max(2, round(BLOCK_SHARE * max(counts))))
+    organs = sorted(set().union(*(_organs(each.labels) for each in stacks)))
+    shows = np.array([[(labels == organ).any() for organ in organs] for labels in stack.labels])
+    everywhere = sum(
+        np.array([(each.labels == organ).any((1, 2)).sum() for organ in organs]) for each in stacks
+    )
+    best, most = None, 0
+    for begin in range(len(shows) - length + 1):
+        inside = shows[begin : begin + length].sum(0)
+        left = everywhere - inside
+        score = int((inside > 0).sum()) * 1000 + int(inside.sum())
+        if (left[inside > 0] >= 2).all() and score > most:
+            best, most = range(begin, begin + length), score
+    return None if best is None else HeldOut(stack, tuple(best), best)
+
+
+def _organs(labels: np.ndarray) -> set[int]:
+    return {int(value) for value in np.unique(labels) if value}
+
+
+def _spread(stack: LabelledStack, count: int) -> tuple[int, ...]:
+    """Slices evenly over those with labels and their surroundings, where organs are to be found absent."""
+    filled = np.flatnonzero(stack.labels.any((1, 2)))
+    last = len(stack.labels) - 1
+    margin = max(1, (filled[-1] - filled[0] + 1) // 6)
+    first, last = max(0, int(filled[0]) - margin), min(last, int(filled[-1]) + margin)
+    numbers = np.linspace(first, last, min(count, last - first + 1)).round().astype(int)
+    return tuple(int(number) for number in np.unique(numbers))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a prior finds on slices, each by itself.
+
+    Attributes:
+        labels: uint8 `(n, s, s)`, as in `LabelledStack`.
+        memories: Generated memories `(n, organs, m, h, w)`.
+    """
+
+    labels: np.ndarray
+    memories: Tensor
+
+
+class Validation:
+    """Segments the held-out slices one by one, their features computed once.
+
+    Args:
+        held_out: What to look at.
+        backbone: Frozen.
+    """
+
+    def __init__(self, held_out: HeldOut, backbone: Backbone) -> None:
+        self.held_out, self.backbone = held_out, backbone
+        numbers = torch.tensor(held_out.numbers)
+        self.images = as_channels(held_out.stack.images(), numbers, context=backbone.slice_context)
+        self.truth = held_out.stack.labels[list(held_out.numbers)]
+        self.features: list[ImageFeatures] = []
+
+    @torch.no_grad()
+    def predict(self, prior: Prior) -> Prediction:
+        """What the prior finds; the noise is the same at every call."""
+        device = self.backbone.device
+        if not self.features:
+            with autocast(device):
+                self.features = [
+                    self.backbone.encode_image(images.to(device)) for images in self.images.split(CHUNK)
+                ]
+        organs = len(prior.config.organs)
+        generator = torch.Generator().manual_seed(0)
+        labels, memories = [], []
+        for features in self.features:
+            count = len(features)
+            noise = torch.randn((count * organs, *self.backbone.memory_shape), generator=generator)
+            index = torch.arange(organs, device=device).repeat(count)
+            with autocast(device):
+                condition = prior.condition(features)
+                empty = empty_memory(self.backbone, features).repeat_interleave(organs, dim=0)
+                latent = prior.sample(
+                    condition.repeat_interleave(organs, dim=0),
+                    index,
+                    steps=min(SAMPLING_STEPS, prior.config.training_steps),
+                    noise=noise.to(device),
+                )
+                memory = prior.to_memory(latent, empty)
+                logits = self.backbone.decode(features.repeat(organs), [Memory(memory)]).logits.float()
+                present = prior.presence(condition).sigmoid() >= PRESENCE
+            maps = F.interpolate(logits, self.backbone.image_size, mode="bilinear", align_corners=False)
+            maps = maps.view(count, organs, *maps.shape[-2:])
+            maps = maps.masked_fill(~present[..., None, None], -1.0)
+            strongest, organ = maps.max(1)
+            labels.append(torch.where(strongest > 0, organ + 1, 0).byte().cpu().numpy())
+            memories.append(memory.float().cpu().view(count, organs, *memory.shape[1:]))
+        return Prediction(np.concatenate(labels), torch.cat(memories))
+
+    def dice(self, labels: np.ndarray) -> list[float | None]:
+        """Dice of each organ over all held-out slices; None where it is not labelled there."""
+        scores: list[float | None] = []
+        for number, known in enumerate(self.held_out.stack.known, start=1):
+            truth, found = self.truth == number, labels == number
+            if not known or not truth.any():
+                scores.append(None)
+            else:
+                scores.append(2 * float((truth & found).sum()) / float(truth.sum() + found.sum()))
+        return scores

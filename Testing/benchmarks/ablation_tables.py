@@ -1,0 +1,63 @@
+"""The ablations as tables: every row against the row "diffusam" on the same draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ablations import INFERENCE, TRAINING, VOLUMES
+from markdown_tables import NOT_RUN, number, spread, table
+from protocols import PROTOCOLS
+from rows import Summary
+
+Summaries = Mapping[tuple[str, str], Summary]
+
+
+def groups(protocol: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Titles and methods of the ablations of a protocol."""
+    trained = () if protocol.startswith("C") else tuple((row.title, row.method) for row in TRAINING)
+    volumes = tuple((row.title, row.method) for row in VOLUMES) if protocol == "A" else ()
+    return (*((row.title, row.method) for row in INFERENCE), *trained, *volumes)  # type: ignore[return-value]
+
+
+def difference(row: Summary, base: Summary) -> tuple[float | None, int]:
+    """How many Dice points a row is above the base, on the draws that both have; and how many those are."""
+    draws = {unit["draw"] for unit in row.units} & {unit["draw"] for unit in base.units}
+    means = [
+        replace(each, units=tuple(unit for unit in each.units if unit["draw"] in draws)).mean()
+        for each in (row, base)
+    ]
+    if means[0] is None or means[1] is None:
+        return None, 0
+    return 100 * (means[0] - means[1]), len(draws)
+
+
+def ablation_table(found: Summaries, protocol: str) -> str:
+    base = found.get((protocol, "diffusam"))
+    rows = [["DiffuSAM (2 steps, 1 sample)", *_cells(base, None)]]
+    rows += [[title, *_cells(found.get((protocol, method)), base)] for title, method in groups(protocol)]
+    heads = ["change", "draws", "mean ± SD", "points against DiffuSAM", "NSD 3 mm", "Dice, z-cropped"]
+    return table(heads, rows)
+
+
+def _cells(row: Summary | None, base: Summary | None) -> Sequence[str]:
+    if row is None:
+        return [NOT_RUN, "", "", "", ""]
+    points, draws = difference(row, base) if base is not None else (None, 0)
+    return [
+        str(len(row.units)),
+        spread(row.mean(), row.deviation()),
+        "" if points is None else f"{points:+.1f} ({draws} draw{'s' * (draws != 1)})",
+        number(row.mean("surface_dice")),
+        number(row.mean("dice_z_cropped")),
+    ]
+
+
+def ablation_sections(found: Summaries) -> list[str]:
+    """A section for A, and for every other protocol of which some ablation was run."""
+    sections = []
+    for name in PROTOCOLS:
+        if name == "A" or any((name, method) in found for _, method in groups(name)):
+            text = f"## Ablations on protocol {name}, development cases\n\n{ablation_table(found, name)}"
+            sections.append(text)
+    return sections

@@ -1,0 +1,110 @@
+"""What each part of the method is worth: one change at a time from the row "diffusam".
+
+python Testing/benchmarks/ablations.py A --draws 1 2 3 --minutes 20
+python Testing/benchmarks/ablations.py C-CT C-MR            # options of segmenting only, bundled prior
+python Testing/benchmarks/ablations.py A --prior FILE --only no_3d steps_50
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from prior_rows import PriorRow, measure_row
+from protocols import add_job_options, jobs
+
+from DiffuSAMLib.interrupts import terminated_as_interrupt
+from DiffuSAMLib.propagation import PropagationConfig
+from DiffuSAMLib.recipe import load_recipe
+from DiffuSAMLib.segmenter import SegmentOptions
+
+BASE = SegmentOptions()
+
+
+def _chained(**changes: object) -> SegmentOptions:
+    return replace(BASE, propagation=replace(PropagationConfig(), **changes))  # type: ignore[arg-type]
+
+
+NO_3D = PriorRow("no_3d", "no 3D", options=_chained(three_d=False))
+# Options of segmenting: any prior can show what they do.
+INFERENCE = (
+    NO_3D,
+    *(
+        PriorRow(f"steps_{n}", f"{n} sampling step{'s' * (n > 1)}", options=replace(BASE, steps=n))
+        for n in (1, 5, 50)
+    ),
+    *(PriorRow(f"samples_{n}", f"{n} samples averaged", options=replace(BASE, samples=n)) for n in (4, 8)),
+    PriorRow("start_middle", "start at the middle slice", options=_chained(start="middle")),
+    *(PriorRow(f"bank_{n}", f"memories of {n} neighbours", options=_chained(bank=n)) for n in (2, 3, 6)),
+    *(
+        PriorRow(f"presence_{name}", title, options=_chained(presence=least))
+        for name, title, least in (
+            ("off", "looked for in every slice", 0.0),
+            ("0.1", "presence from 0.1", 0.1),
+            ("0.25", "presence from 0.25", 0.25),
+            ("0.75", "presence from 0.75", 0.75),
+        )
+    ),
+    PriorRow("no_clean", "no clean-up", options=replace(BASE, clean=False)),
+)
+# Each of these is a training of its own.
+TRAINING = (
+    PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
+    PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),
+    PriorRow("no_outline_loss", "no outline loss", {"training.outline_weight": 0.0}),
+    PriorRow(
+        "no_augmentation",
+        "no augmentation",
+        {
+            **{f"training.spatial.{name}": 0.0 for name in ("rotation", "scale", "shift", "elastic")},
+            "training.intensity.cross_modality": 0.0,
+            "training.intensity.strength": 0.0,
+        },
+    ),
+    PriorRow(
+        "no_cross_modality", "no cross-modality augmentation", {"training.intensity.cross_modality": 0.0}
+    ),
+)
+# Of protocol A only.
+VOLUMES = tuple(
+    PriorRow(f"volumes_{n}", f"{n} training volume{'s' * (n > 1)}", split=f"ct_{n}_volumes_draw{{}}")
+    for n in (1, 5, 10)
+)
+VOLUME_DRAWS = (1, 2, 3)
+
+
+def rows_for(protocol: str, draw: int, *, trains: bool) -> tuple[PriorRow, ...]:
+    """The ablations that a draw of a protocol can show."""
+    rows = INFERENCE
+    if trains:
+        rows = (*rows, *TRAINING)
+        if protocol == "A" and draw in VOLUME_DRAWS:
+            rows = (*rows, *VOLUMES)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_job_options(parser)
+    parser.add_argument("--prior", help="take this prior as it is (default for C: the bundled one)")
+    parser.add_argument("--recipe", default="compact", help="name or file of the recipe (default: compact)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="ROW", help=", ".join(r.method for r in rows_for("A", 1, trains=True))
+    )
+    parser.add_argument("--inference-only", action="store_true", help="no trainings but the row diffusam's")
+    arguments = parser.parse_args()
+    recipe = load_recipe(arguments.recipe)
+    with terminated_as_interrupt():
+        for job in jobs(arguments):
+            prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
+            trains = prior is None and not arguments.inference_only
+            base = PriorRow("diffusam", "DiffuSAM")
+            for row in (base, *rows_for(job.protocol.name, job.draw, trains=trains)):
+                if arguments.only is None or row.method in arguments.only:
+                    measure_row(row, job, recipe=recipe, prior=prior)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""DiffuSAM on the protocols: trains a prior for each draw (C takes the bundled one) and scores it.
+
+    python Testing/benchmarks/diffusam.py A B --draws 1 2 --minutes 20
+
+Each draw is one file under results/units, kept when it is there with the same settings; B takes the priors of A.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from ablations import NO_3D
+from prior_rows import PriorRow, measure_row
+from protocols import add_job_options, jobs
+
+from DiffuSAMLib.interrupts import terminated_as_interrupt
+from DiffuSAMLib.recipe import load_recipe
+
+DIFFUSAM = PriorRow("diffusam", "DiffuSAM")
+REGRESSION = PriorRow("regression", "regression instead of diffusion", {"kind": "regression"})
+ADAPTED = PriorRow("diffusam_adapted", "DiffuSAM, backbone adapted to the training cases")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_job_options(parser)
+    parser.add_argument("--prior", help="take this prior as it is (default for C: the bundled one)")
+    parser.add_argument("--recipe", default="compact", help="name or file of the recipe (default: compact)")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"))
+    parser.add_argument(
+        "--method", default="diffusam", help="name of the row, for variants (default: diffusam)"
+    )
+    parser.add_argument("--no-3d", action="store_true", help="also the row without 3D")
+    parser.add_argument("--regression", action="store_true", help="also the control without diffusion")
+    parser.add_argument(
+        "--adapt-minutes", type=float, help="also a row with the backbone adapted for so long"
+    )
+    arguments = parser.parse_args()
+    recipe = load_recipe(arguments.recipe).with_settings(
+        {place: _value(value) for place, value in arguments.set}
+    )
+    first = replace(DIFFUSAM, method=arguments.method)
+    with terminated_as_interrupt():
+        for job in jobs(arguments):
+            prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
+            rows = [first]
+            if arguments.no_3d:
+                rows.append(NO_3D)
+            if prior is None and arguments.regression:
+                rows.append(REGRESSION)
+            if prior is None and arguments.adapt_minutes:
+                rows.append(replace(ADAPTED, adapt_minutes=arguments.adapt_minutes))
+            for row in rows:
+                measure_row(row, job, recipe=recipe, prior=prior)
+
+
+def _value(text: str) -> object:
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""2D UNet (MONAI), trained on the same volumes with the same slices, augmentation and time as DiffuSAM.
+
+    python Testing/benchmarks/peers/unet.py A B --minutes 20
+
+Three rows differ in the augmentation only: DiffuSAM's own, without its cross-modality part, and as strong as SLAug's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+
+import benchmark_path  # noqa: F401
+from monai.networks.nets import BasicUNet
+from peer import Peer, Prepared, run_peers
+from protocols import Job
+from slice_training import SliceRecipe, seeded, segment_slices, stack_logits, trained
+from torch import Tensor, nn
+
+# About 1.9 million parameters: the size of DiffuSAM's prior.
+WIDTHS = (16, 32, 64, 128, 128, 16)
+DROPOUT = 0.1
+
+
+class FeatureUNet(nn.Module):
+    """A UNet whose last features can be asked for."""
+
+    def __init__(self, classes: int, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        self.body = BasicUNet(
+            spatial_dims=2, in_channels=3, out_channels=classes, features=widths, dropout=DROPOUT
+        )
+        self.head = self.body.final_conv
+        self.body.final_conv = nn.Identity()
+
+    def features(self, images: Tensor) -> Tensor:
+        """`(b, widths[-1], s, s)`."""
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def trained_unet(job: Job, recipe: SliceRecipe) -> tuple[FeatureUNet, dict[str, object]]:
+    """The UNet of a draw, and the record of its training."""
+    seeded(job)
+    network = FeatureUNet(len(job.protocol.organs) + 1)
+    return network, trained(job, "unet", network, recipe, settings={"widths": WIDTHS})
+
+
+def prepare(job: Job, *, recipe: SliceRecipe) -> Prepared:
+    network, record = trained_unet(job, recipe)
+    return Prepared(
+        lambda volume, _: segment_slices(
+            partial(stack_logits, network), volume, organs=len(job.protocol.organs), size=recipe.size
+        ),
+        job.split.train,
+        record,
+    )
+
+
+def unet(title: str, augmentation: str) -> Peer:
+    recipe = SliceRecipe(augmentation=augmentation)
+    return Peer(
+        title, partial(prepare, recipe=recipe), {"widths": WIDTHS, "dropout": DROPOUT, **asdict(recipe)}
+    )
+
+
+PEERS = {
+    "unet": unet("2D UNet", "default"),
+    "unet_plain": unet("2D UNet, no cross-modality augmentation", "plain"),
+    "unet_slaug": unet("2D UNet, SLAug-style augmentation", "slaug"),
+}
+
+if __name__ == "__main__":
+    run_peers(PEERS, __doc__)

@@ -1,0 +1,186 @@
+"""DiffuSAM's own rows: which prior is trained for them, and with which options it segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import DATA, FOLDERS, RUNS, SPLITS
+from protocols import Job
+from units import Unit, fingerprint
+
+from DiffuSAMLib.datasets import load_stack
+from DiffuSAMLib.evaluation import Evaluation, evaluate
+from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.pretrain import pretrain_backbone
+from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.recipe import Recipe
+from DiffuSAMLib.segmenter import SegmentOptions
+from DiffuSAMLib.slice_sampler import SliceSampler
+from DiffuSAMLib.stack_pool import StackPool
+from DiffuSAMLib.training import PriorTraining
+from DiffuSAMLib.weights import LoadedPrior, load_prior, prior_path, save_prior
+
+# So many that the time always ends a training: every method gets the same.
+NO_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True)
+class PriorRow:
+    """A row of the tables.
+
+    Attributes:
+        method: Short name.
+        title: For people.
+        changes: Settings of the recipe, by their places in its file.
+        options: How to segment.
+        split: Another split than the protocol's, with the draw's number to be filled in.
+        adapt_minutes: How long the backbone is adapted to the training cases first; 0 keeps it frozen.
+    """
+
+    method: str
+    title: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    options: SegmentOptions = field(default_factory=SegmentOptions)
+    split: str | None = None
+    adapt_minutes: float = 0.0
+
+
+def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | None = None) -> bool:
+    """Trains, if need be, segments and scores, unless that was done before.
+
+    Args:
+        row: What to measure.
+        job: On which draw.
+        recipe: What the row's changes are applied to.
+        prior: A prior to take as it is; None trains one on the draw's cases.
+
+    Raises:
+        InputError: A case to be scored was seen in the training of the prior or of the backbone.
+    """
+    if row.split is not None:
+        job = replace(job, split_name=row.split)
+    # Before any training: a backbone that has seen the cases would waste it.
+    backbone = job.backbone() if prior is None else None
+    recipe = row_recipe(recipe, row, job)
+    weights: dict[str, Any]
+    if prior is not None:
+        weights = {"prior_sha256": sha256_of(prior_path(prior))}
+    else:
+        assert backbone is not None
+        weights = {"backbone_sha256": backbone.sha256, "recipe": recipe.to_dict()}
+        if row.adapt_minutes:
+            weights["adapt_minutes"] = row.adapt_minutes
+    unit = Unit(job, row.method, {**weights, "options": asdict(row.options)})
+
+    def work() -> tuple[Evaluation, Mapping[str, Any]]:
+        if prior is not None:
+            loaded = load_prior(prior)
+        else:
+            adapted = adapted_job(job, row.adapt_minutes) if row.adapt_minutes else job
+            loaded = load_prior(trained_prior(adapted, recipe), backbone_path=adapted.backbone_file)
+        return evaluate(loaded, job.evaluated_cases(), options=row.options), record_of(loaded)
+
+    return unit.measure(work)
+
+
+def row_recipe(recipe: Recipe, row: PriorRow, job: Job) -> Recipe:
+    """The recipe with the row's changes, the job's time, and the draw as the seed."""
+    budget = {"training.minutes": job.minutes, "training.iterations": NO_LIMIT, "training.seed": job.draw}
+    # Nothing is held out: three volumes are few enough.
+    return recipe.with_settings({**budget, "validation.held_out": "none", **row.changes})
+
+
+def record_of(loaded: LoadedPrior) -> dict[str, Any]:
+    """What made a prior and its backbone."""
+    training = loaded.header.training
+    return {
+        "prior_sha256": loaded.sha256,
+        "prior_cases": training.get("cases", ()),
+        "iterations": training.get("iterations"),
+        "minutes": training.get("minutes"),
+        "backbone_sha256": loaded.backbone.sha256,
+        "backbone_cases": loaded.backbone.training_cases,
+        "image_size": loaded.header.backbone.image_size,
+    }
+
+
+def trained_prior(job: Job, recipe: Recipe) -> Path:
+    """The prior of a recipe on the training cases of a draw, trained now unless it is there.
+
+    Protocols with the same training cases share it, so that B takes A's priors unchanged. An interrupted training is
+    taken up again.
+    """
+    loaded = job.backbone()
+    organs = job.protocol.organs
+    cases = job.training_cases()
+    settings = {
+        "cases": [case.name for case in cases],
+        "organs": organs,
+        "backbone_sha256": loaded.sha256,
+        "recipe": recipe.to_dict(),
+    }
+    path = RUNS / "priors" / f"prior_{len(cases)}_volumes_{fingerprint(settings)[:16]}.safetensors"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = loaded.backbone
+    stacks = [load_stack(case, organs=organs, size=network.image_size) for case in cases]
+    torch.manual_seed(recipe.training.seed)
+    config = PriorConfig.for_backbone(
+        network,
+        organs,
+        kind=recipe.kind,
+        width=recipe.width,
+        condition_width=recipe.condition_width,
+        training_steps=recipe.training_steps,
+    )
+    training = PriorTraining(
+        Prior(config),
+        network,
+        SliceSampler(StackPool(stacks), recipe.training, context=network.slice_context),
+        config=recipe.training,
+        checkpoint=path.with_suffix(".training"),
+    )
+    averaged = training.run()
+    save_prior(
+        path,
+        averaged,
+        config=config,
+        backbone=loaded,
+        title=", ".join(organs),
+        modalities=sorted({stack.modality for stack in stacks}),
+        licence="As the training data",
+        training={
+            "cases": settings["cases"],
+            "recipe": recipe.to_dict(),
+            "iterations": training.iteration,
+            "minutes": round(training.seconds / 60, 1),
+        },
+        metrics={},
+    )
+    training.checkpoint.unlink()
+    return path
+
+
+def adapted_job(job: Job, minutes: float) -> Job:
+    """The job with its backbone adapted to the training cases, adapted now unless that was done before."""
+    loaded = job.backbone()
+    split = job.split
+    settings = {"train": split.train, "start": loaded.sha256, "minutes": minutes, "seed": job.draw}
+    path = RUNS / "backbones" / f"adapted_{fingerprint(settings)[:16]}.safetensors"
+    if not path.exists():
+        prefixes = {name.split("_")[0] for name in split.train}
+        pretrain_backbone(
+            [DATA / folder for prefix, folder in FOLDERS.items() if prefix in prefixes],
+            SPLITS / f"{split.name}.json",
+            path,
+            procedural=0,
+            minutes=minutes,
+            seed=job.draw,
+            start=job.backbone_file,
+        )
+    return replace(job, backbone_path=path)

@@ -1,0 +1,130 @@
+"""Every row that the tables have, and what was measured of it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS
+from protocols import PROTOCOLS
+
+# The methods of the main table and the protocols in which each makes sense; the rest is in the ablations.
+METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
+    "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
+    "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
+    "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
+    "frozen_decoder": ("decoder on frozen features", ("A", "B", "B-reverse", "D")),
+    "unet": ("2D UNet", ("A", "B", "B-reverse", "C-CT", "C-MR", "D")),
+    "unetr": ("2D UNETR", ("A", "B", "B-reverse", "D")),
+    "fate_sam": ("support memories (FATE-SAM style)", ("A", "B", "B-reverse", "D")),
+    "sam2_points": ("SAM2, points from the truth", ("A", "B", "B-reverse", "D")),
+    "sam2_points_3d": ("SAM2, points from the truth and neighbour's memory", ("A", "B", "B-reverse", "D")),
+    "unet_plain": ("2D UNet, no cross-modality augmentation", ("B", "B-reverse")),
+    "unet_slaug": ("2D UNet, SLAug-style augmentation", ("B", "B-reverse")),
+    "dpl": ("denoised pseudo-labels (DPL style)", ("B", "B-reverse")),
+    "dfg": ("feature guidance (DFG style)", ("B", "B-reverse")),
+}
+FIGURES = ("dice", "surface_dice", "dice_z_cropped")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method on one protocol and part, over its draws.
+
+    Attributes:
+        units: The results, one a draw.
+        draws: How many draws the protocol has.
+    """
+
+    units: tuple[Mapping[str, Any], ...]
+    draws: int
+
+    def of_draws(self, figure: str, organ: str | None = None) -> list[float]:
+        """The mean over cases and organs of a figure, for each draw."""
+        means = (_mean(_values([unit], figure, organ)) for unit in self.units)
+        return [mean for mean in means if mean is not None]
+
+    def mean(self, figure: str = "dice", organ: str | None = None) -> float | None:
+        """The mean over draws; None where nothing was measured."""
+        return _mean(self.of_draws(figure, organ))
+
+    def deviation(self, figure: str = "dice", organ: str | None = None) -> float | None:
+        """The standard deviation over draws, or over cases where there is one draw only."""
+        values = self.of_draws(figure, organ)
+        if self.draws == 1:
+            values = [v for values in self.of_cases(figure, organ).values() for v in values]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def of_cases(self, figure: str = "dice", organ: str | None = None) -> dict[str, list[float]]:
+        """For each case the mean over organs of a figure, one value a draw."""
+        found: dict[str, list[float]] = {}
+        for unit in self.units:
+            for case in unit["cases"]:
+                mean = _mean(_values([{"cases": [case]}], figure, organ))
+                if mean is not None:
+                    found.setdefault(case["name"], []).append(mean)
+        return dict(sorted(found.items()))
+
+    def hd95(self, organ: str | None = None) -> tuple[float | None, int]:
+        """Mean of HD95 in mm where there is one, and how often there is none: organs missed or made up."""
+        scores = list(_scores(self.units, organ))
+        finite = [score["hd95_mm"] for score in scores if score["hd95_mm"] is not None]
+        missed = sum(score["hd95_mm"] is None and score["dice"] is not None for score in scores)
+        return _mean(finite), missed
+
+    @property
+    def organs(self) -> list[str]:
+        return list(dict.fromkeys(o for unit in self.units for case in unit["cases"] for o in case["scores"]))
+
+    @property
+    def minutes(self) -> set[float]:
+        """Training times that were asked for."""
+        found = set()
+        for unit in self.units:
+            settings = unit["settings"]
+            recipe = settings.get("recipe", {}).get("training", {})
+            minutes = settings.get("minutes", recipe.get("minutes"))
+            if minutes is not None:
+                found.add(minutes)
+        return found
+
+
+def summaries(part: str, folder: Path | None = None) -> dict[tuple[str, str], Summary]:
+    """What was measured, by protocol and method.
+
+    Args:
+        part: "development" or "test".
+        folder: With the results; None takes the benchmarks' own.
+    """
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for path in sorted(((folder or RESULTS) / "units").glob(f"*/*_{part}.json")):
+        unit = json.loads(path.read_text(encoding="utf-8"))
+        if unit["protocol"] in PROTOCOLS:
+            found.setdefault((unit["protocol"], unit["method"]), []).append(unit)
+    return {
+        (protocol, method): Summary(
+            tuple(sorted(units, key=lambda unit: unit["draw"])), len(PROTOCOLS[protocol].draws)
+        )
+        for (protocol, method), units in found.items()
+    }
+
+
+def _scores(units: Iterable[Mapping[str, Any]], organ: str | None) -> Iterator[Mapping[str, Any]]:
+    for unit in units:
+        for case in unit["cases"]:
+            for name, score in case["scores"].items():
+                if organ in (None, name):
+                    yield score
+
+
+def _values(units: Iterable[Mapping[str, Any]], figure: str, organ: str | None) -> list[float]:
+    return [score[figure] for score in _scores(units, organ) if score[figure] is not None]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,74 @@
+"""Every benchmark, one after the other; what was measured before with the same settings is kept.
+
+    python Testing/benchmarks/run_all.py --minutes 20 --part development
+
+The most telling rows of each draw come first, so that the run can be stopped at any time. It may take days on two
+cores; a training that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from common import BENCHMARKS
+from protocols import PROTOCOLS
+
+FEW_SHOT = ("A", "B", "B-reverse")
+ADAPTING = ("B", "B-reverse")
+TRAINING_FREE = ("fate_sam", "sam2_points")
+TRAINED = ("unet", "frozen_decoder", "unetr")
+
+
+def commands(minutes: float, part: str) -> Iterator[list[str]]:
+    """Scripts with their options, in the order of what they tell."""
+    common = ["--minutes", f"{minutes:g}", "--part", part]
+    if part == "development":
+        # C has no test cases.
+        yield ["diffusam.py", "C-CT", "C-MR", "--no-3d", *common]
+    for draw in (1, 2, 3, 4, 5):
+        which = ["--draws", str(draw), *common]
+        yield ["diffusam.py", *FEW_SHOT, "--no-3d", *which]
+        for peer in TRAINING_FREE:
+            yield [f"peers/{peer}.py", *FEW_SHOT, *which]
+        yield ["peers/unet.py", *FEW_SHOT, "--only", "unet", *which]
+        yield ["peers/frozen_decoder.py", *FEW_SHOT, *which]
+        yield ["peers/unet.py", *ADAPTING, *which]
+        for peer in ("dpl", "dfg"):
+            yield [f"peers/{peer}.py", *ADAPTING, *which]
+        yield ["diffusam.py", *FEW_SHOT, "--regression", "--adapt-minutes", f"{minutes:g}", *which]
+        yield ["peers/unetr.py", *FEW_SHOT, *which]
+        if draw in PROTOCOLS["D"].draws:
+            yield ["diffusam.py", "D", "--no-3d", "--regression", *which]
+            for peer in (*TRAINING_FREE, *TRAINED):
+                only = ["--only", "unet"] if peer == "unet" else []
+                yield [f"peers/{peer}.py", "D", *only, *which]
+    if part == "development":
+        yield ["ablations.py", "A", "B", "--inference-only", "--draws", "1", "2", "3", *common]
+        yield ["ablations.py", "C-CT", "C-MR", *common]
+        yield ["ablations.py", "A", "--draws", "1", "2", "3", *common]
+        yield ["peers/unet.py", "C-CT", "C-MR", "--only", "unet", *common]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=20.0, help="of each training (default: 20)")
+    parser.add_argument(
+        "--backbone-minutes", type=float, default=240.0, help="of the clean backbone (default: 240)"
+    )
+    parser.add_argument("--part", choices=("development", "test"), default="development")
+    parser.add_argument("--list", action="store_true", help="only print the commands")
+    arguments = parser.parse_args()
+    backbone = ["clean_backbone.py", "--minutes", f"{arguments.backbone_minutes:g}"]
+    for command in (backbone, *commands(arguments.minutes, arguments.part), ["tables.py"]):
+        print(" ".join(["python", f"Testing/benchmarks/{command[0]}", *command[1:]]), flush=True)
+        if not arguments.list:
+            subprocess.run([sys.executable, str(BENCHMARKS / command[0]), *command[1:]], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Units of measurement: one method on one draw of one protocol is one JSON file, made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, provenance, write_json
+from protocols import Job
+
+from DiffuSAMLib.evaluation import Evaluation
+from DiffuSAMLib.json_values import to_json_value
+
+SCHEMA_VERSION = 1
+# Raised when the way of scoring changes: units of an earlier ruler are measured again.
+RULER = 1
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """The same for equal settings, whatever the order of their keys."""
+    text = json.dumps(to_json_value(content), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One method on one draw.
+
+    Attributes:
+        job: The draw.
+        method: Short name of the method.
+        settings: Everything that decides the figures: training, weights' hashes, options. No paths.
+    """
+
+    job: Job
+    method: str
+    settings: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path:
+        name = f"{self.method}_draw{self.job.draw}_{self.job.part}.json"
+        return RESULTS / "units" / self.job.protocol.name / name
+
+    @property
+    def key(self) -> str:
+        split = self.job.split
+        return fingerprint(
+            {
+                "ruler": RULER,
+                "settings": self.settings,
+                "organs": self.job.protocol.organs,
+                "train": split.train,
+                "evaluated": self.job.evaluated_names,
+            }
+        )
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is a result of the same settings, cases and weights."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(content, dict) and content.get("key") == self.key
+
+    def measure(self, work: Callable[[], tuple[Evaluation, Mapping[str, Any]]]) -> bool:
+        """Does the work and writes the result, unless it is there.
+
+        Args:
+            work: Gives the scores and the record of trainings and weights.
+
+        Returns:
+            Whether the work was done now.
+        """
+        label = f"{self.job.protocol.name} {self.method} draw {self.job.draw} {self.job.part}"
+        if self.is_measured:
+            print(f"{label}: measured before", flush=True)
+            return False
+        print(f"{label}: ...", flush=True)
+        evaluation, record = work()
+        write_json(
+            self.path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "key": self.key,
+                **provenance(),
+                "protocol": self.job.protocol.name,
+                "method": self.method,
+                "draw": self.job.draw,
+                "part": self.job.part,
+                "train": self.job.split.train,
+                "settings": self.settings,
+                "record": record,
+                **{name: value for name, value in evaluation.to_json().items() if name != "schema_version"},
+            },
+        )
+        print(f"{label}: {evaluation.mean():.3f}\n{evaluation.table()}", flush=True)
+        return True

@@ -1,0 +1,235 @@
+"""The ruler itself: what it refuses, what it keeps, and what its tables say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import LABEL_NAMES, ORGANS, small_abdomen, write_case
+from conftest import random_backbone
+
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.evaluation import CaseResult, Evaluation
+from DiffuSAMLib.label_tables import parse_label_names
+from DiffuSAMLib.metrics import OrganScore
+from DiffuSAMLib.recipe import Recipe, TrainingConfig
+from DiffuSAMLib.splits import Split, load_split, save_split
+from DiffuSAMLib.weights import save_backbone
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+for folder in (BENCHMARKS / "peers", BENCHMARKS):
+    sys.path.insert(0, str(folder))
+
+import common  # noqa: E402
+import prior_rows  # noqa: E402
+import protocols  # noqa: E402
+import run_all  # noqa: E402
+import tables  # noqa: E402
+import units  # noqa: E402
+from prior_rows import PriorRow, measure_row  # noqa: E402
+from protocols import PROTOCOLS, Job  # noqa: E402
+from units import Unit  # noqa: E402
+
+SPLIT_NAME = "fewshot_ct_draw1"
+
+
+def score(organ: str, dice: float, hd95: float | None = 4.0) -> OrganScore:
+    return OrganScore(organ, dice, dice + 0.1, float("inf") if hd95 is None else hd95, dice, 10.0, 12.0)
+
+
+def evaluation(*dice: float) -> Evaluation:
+    """A case for each value, the same for all organs."""
+    return Evaluation(
+        [
+            CaseResult(f"btcv_{number}", "CT", {organ: score(organ, value) for organ in ORGANS}, 1.0)
+            for number, value in enumerate(dice)
+        ]
+    )
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Data, splits, weights and results in a folder of the test's own: one case to train on, one to score."""
+    data = tmp_path / "data" / "btcv-ct"
+    for number, name in enumerate(("btcv_train", "btcv_scored"), start=3):
+        write_case(data, name, small_abdomen(number))
+    labels = {organ: value for value, organ in parse_label_names(LABEL_NAMES).items()}
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **labels}}))
+    (tmp_path / "splits").mkdir()
+    split = Split(SPLIT_NAME, ("btcv_train",), ("btcv_scored",), (), "for the tests")
+    save_split(split, tmp_path / "splits" / f"{SPLIT_NAME}.json")
+    monkeypatch.setattr(common, "DATA", tmp_path / "data")
+    for module in (protocols, prior_rows):
+        monkeypatch.setattr(module, "SPLITS", tmp_path / "splits")
+    monkeypatch.setattr(units, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(prior_rows, "RUNS", tmp_path / "runs")
+    return tmp_path
+
+
+@pytest.fixture
+def backbone_seeing(workplace: Path) -> Callable[..., Path]:
+    """Writes random weights of a compact backbone that has seen the cases named."""
+
+    def write(*cases: str) -> Path:
+        path = workplace / "backbone.safetensors"
+        network = random_backbone("compact", image_size=256).network
+        save_backbone(path, network.state_dict(), {"training_cases": cases})
+        return path
+
+    return write
+
+
+def job(**options: Any) -> Job:
+    return Job(PROTOCOLS["A"], 1, **options)
+
+
+def test_a_backbone_that_has_seen_a_scored_case_is_refused_before_any_training(
+    workplace: Path, backbone_seeing: Callable[..., Path]
+) -> None:
+    path = backbone_seeing("btcv_scored", "btcv_other")
+    with pytest.raises(InputError, match="used in training: btcv_scored"):
+        measure_row(PriorRow("diffusam", ""), job(backbone_path=path), recipe=Recipe())
+    assert not (workplace / "runs").exists()
+    assert job(backbone_path=backbone_seeing("btcv_other")).backbone().training_cases == ("btcv_other",)
+
+
+def test_the_clean_backbone_is_asked_for_where_it_is_missing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocols, "CLEAN_BACKBONE", workplace / "none.safetensors")
+    with pytest.raises(InputError, match="clean_backbone"):
+        job().backbone()
+
+
+def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Callable[..., Path]) -> None:
+    """From data to the result's file, and not again; other settings measure anew."""
+    draw = job(backbone_path=backbone_seeing("hippocampus_001"), minutes=0.0001)
+    recipe = Recipe(width=(16, 16), condition_width=(16, 16), training=TrainingConfig(batch=1))
+    row = PriorRow("diffusam", "DiffuSAM")
+    assert measure_row(row, draw, recipe=recipe)
+    path = workplace / "results" / "units" / "A" / "diffusam_draw1_development.json"
+    content = json.loads(path.read_text())
+    assert [case["name"] for case in content["cases"]] == ["btcv_scored"]
+    assert content["record"]["prior_cases"] == content["train"] == ["btcv_train"]
+    assert content["record"]["backbone_cases"] == ["hippocampus_001"]
+    assert content["settings"]["recipe"]["training"]["minutes"] == 0.0001
+    assert str(workplace) not in path.read_text()
+    (trained,) = (workplace / "runs" / "priors").glob("*")
+    before = trained.stat().st_mtime_ns
+    assert not measure_row(row, draw, recipe=recipe)
+    # Other options of segmenting take the same prior.
+    from ablations import NO_3D
+
+    assert measure_row(NO_3D, draw, recipe=recipe)
+    assert [trained] == list((workplace / "runs" / "priors").glob("*"))
+    assert trained.stat().st_mtime_ns == before
+
+
+def test_a_unit_is_measured_anew_when_its_settings_or_cases_change(workplace: Path) -> None:
+    calls: list[int] = []
+
+    def work() -> tuple[Evaluation, dict[str, Any]]:
+        calls.append(1)
+        return evaluation(0.5), {}
+
+    assert Unit(job(), "unet", {"minutes": 1}).measure(work)
+    assert not Unit(job(), "unet", {"minutes": 1}).measure(work)
+    assert Unit(job(), "unet", {"minutes": 2}).measure(work)
+    split = Split(SPLIT_NAME, ("btcv_other",), ("btcv_scored",), (), "for the tests")
+    save_split(split, workplace / "splits" / f"{SPLIT_NAME}.json")
+    assert Unit(job(), "unet", {"minutes": 2}).measure(work)
+    assert len(calls) == 3
+    Unit(job(), "unet", {"minutes": 2}).path.write_text("{")
+    assert Unit(job(), "unet", {"minutes": 2}).measure(work)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_the_written_splits_keep_the_protocols_apart(protocol: protocols.Protocol) -> None:
+    clean = load_split(BENCHMARKS / "splits" / "clean_backbone.json").train
+    bundled = load_split(BENCHMARKS / "splits" / "bundled.json").train
+    assert not any(case.startswith(("btcv", "chaos")) for case in clean)
+    for draw in protocol.draws:
+        one = Job(protocol, draw)
+        split = one.split
+        assert all(name.startswith(protocol.target) for name in one.evaluated_names)
+        assert not {*split.development, *split.test} & set(clean)
+        if protocol.backbone == "bundled":
+            assert not set(one.evaluated_names) & set(bundled)
+        assert not {*one.unlabelled_names, *split.train} & set(one.evaluated_names)
+
+
+def test_the_priors_of_a_are_those_of_b() -> None:
+    for draw in PROTOCOLS["A"].draws:
+        assert Job(PROTOCOLS["A"], draw).split.train == Job(PROTOCOLS["B"], draw).split.train
+        assert Job(PROTOCOLS["B"], draw).unlabelled_names
+
+
+def test_volumes_of_the_ablation_are_nested() -> None:
+    for draw in (1, 2, 3):
+        sets = [
+            set(load_split(BENCHMARKS / "splits" / f"{name}_draw{draw}.json").train)
+            for name in ("ct_1_volumes", "fewshot_ct", "ct_5_volumes", "ct_10_volumes")
+        ]
+        assert [len(cases) for cases in sets] == [1, 3, 5, 10]
+        assert sets[0] < sets[1] < sets[2] < sets[3]
+
+
+def write_unit(folder: Path, method: str, draw: int, found: Evaluation) -> None:
+    path = folder / "units" / "A" / f"{method}_draw{draw}_development.json"
+    content = {
+        "protocol": "A",
+        "method": method,
+        "draw": draw,
+        "settings": {"minutes": 20},
+        "record": {"backbone_cases": ["hippocampus_1", "hippocampus_2"]},
+        **found.to_json(),
+    }
+    common.write_json(path, content)
+
+
+def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from plots import write_plots
+
+    write_unit(tmp_path, "diffusam", 1, evaluation(0.7, 0.8))
+    write_unit(tmp_path, "diffusam", 2, evaluation(0.9, 0.8))
+    write_unit(tmp_path, "no_3d", 2, evaluation(0.75, 0.85))
+    missed = Evaluation([CaseResult("btcv_0", "CT", {"liver": score("liver", 0.0, None)}, 1.0)])
+    write_unit(tmp_path, "unet", 1, missed)
+    text = tables.write_tables(tmp_path).read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    main = next(line for line in text.splitlines() if line.startswith("| **DiffuSAM**"))
+    assert "0.800 ± 0.071 (2 of 5 draws)" in main
+    assert main.count("not run") == 5
+    assert "hippocampus 2" in rows["A"]
+    # Against the same draw only.
+    assert "-5.0 (1 draw)" in text
+    assert "(1 missed)" in text
+    assert "| 50 sampling steps | not run |" in text
+    assert "0.900" in text
+    assert {path.name for path in write_plots(tmp_path)} == {
+        "methods_A.png",
+        "organs_A.png",
+        "ablations_A.png",
+    }
+    assert all(path.stat().st_size > 1000 for path in tmp_path.glob("*.png"))
+
+
+def test_tables_of_nothing_say_so(tmp_path: Path) -> None:
+    text = tables.write_tables(tmp_path).read_text(encoding="utf-8")
+    assert "not run" in text
+    assert "nnU-Net was cut" in text
+
+
+def test_every_command_of_the_whole_run_names_a_script_and_known_protocols() -> None:
+    for part in ("development", "test"):
+        for script, *options in run_all.commands(20, part):
+            assert (BENCHMARKS / script).is_file()
+            named = [option for option in options if option in PROTOCOLS]
+            assert named
+            assert named == options[: len(named)]
+            assert part == "development" or not any(name.startswith("C") for name in named)

@@ -1,0 +1,152 @@
+"""Every case is procedural; what is wrong with it is made so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from cases import ORGANS, small_abdomen, write_case
+
+from DiffuSAMLib.datasets import LabelledFiles
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.preflight import Preflight, check_cases, organs_of, unified
+from DiffuSAMLib.segmentation_files import write_scalar, write_segmentation
+from DiffuSAMLib.terminology import segment_for
+
+NAMES = dict(enumerate(ORGANS, 1))
+
+
+def a_case(folder: Path, name: str, seed: int = 3, *, modality: str = "CT") -> LabelledFiles:
+    write_case(folder, name, small_abdomen(seed, "MR" if modality == "MR" else "CT"))
+    file = f"{name}.nii.gz"
+    return LabelledFiles(name, folder / "images" / file, folder / "labels" / file, NAMES)
+
+
+def edit(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    image = sitk.ReadImage(str(path))
+    edited = sitk.GetImageFromArray(change(sitk.GetArrayFromImage(image)))
+    edited.CopyInformation(image)
+    sitk.WriteImage(edited, str(path))
+
+
+def without(*values: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda labels: np.where(np.isin(labels, values), 0, labels).astype(np.uint8)
+
+
+def check(*cases: LabelledFiles) -> Preflight:
+    same = unified(cases)
+    return check_cases(same, organs_of(same, None))
+
+
+def said(preflight: Preflight) -> list[str]:
+    return [f"{finding.level}: {finding}" for finding in preflight.findings]
+
+
+def test_good_cases_are_not_remarked_upon(tmp_path: Path) -> None:
+    read: list[str] = []
+    cases = [a_case(tmp_path, "a", 3), a_case(tmp_path, "b", 4)]
+    preflight = check_cases(cases, ORGANS, on_read=lambda case, volume, labels: read.append(case.name))
+    assert said(preflight) == []
+    preflight.require_good()
+    assert read == ["a", "b"]
+
+
+def test_labels_on_another_grid_stop_the_training(tmp_path: Path) -> None:
+    case = a_case(tmp_path, "a")
+    image = sitk.ReadImage(str(case.labels))
+    image.SetOrigin([x + 20 for x in image.GetOrigin()])
+    sitk.WriteImage(image, str(case.labels))
+    preflight = check(case, a_case(tmp_path, "b", 4))
+    assert [finding.case for finding in preflight.errors] == ["a"]
+    with pytest.raises(InputError, match=r"a: The labels lie on another grid than the image.*--check-only"):
+        preflight.require_good()
+
+
+def test_empty_and_unnamed_labels_stop_the_training(tmp_path: Path) -> None:
+    empty, unnamed = a_case(tmp_path, "empty"), a_case(tmp_path, "unnamed", 4)
+    edit(empty.labels, without(1, 2, 3, 4))
+    edit(unnamed.labels, lambda labels: np.where(labels > 0, labels + 10, 0).astype(np.uint8))
+    preflight = check(empty, unnamed, a_case(tmp_path, "good", 5))
+    errors = [str(finding) for finding in preflight.errors]
+    assert "holds no label" in errors[0]
+    assert "unnamed.nii.gz holds none of: spleen, right kidney" in errors[1]
+    with pytest.raises(InputError, match="There is 1 more error of this check"):
+        preflight.require_good()
+
+
+def test_an_unreadable_file_stops_the_training(tmp_path: Path) -> None:
+    case = a_case(tmp_path, "a")
+    case.image.write_bytes(case.image.read_bytes()[:1000])
+    assert "cannot be unpacked" in str(check(case, a_case(tmp_path, "b", 4)).errors[0])
+
+
+def test_missing_organs_are_told(tmp_path: Path) -> None:
+    one, other = a_case(tmp_path, "one"), a_case(tmp_path, "other", 4)
+    edit(one.labels, without(1, 2))
+    edit(other.labels, without(2))
+    lines = said(check(one, other))
+    assert lines[0] == "error: No case shows right kidney. Check its labels, or leave it out."
+    assert any(line.startswith("warning: one: spleen has no voxel here") for line in lines)
+
+
+def test_labels_without_a_name_and_tiny_organs_are_told(tmp_path: Path) -> None:
+    case = a_case(tmp_path, "a")
+
+    def change(labels: np.ndarray) -> np.ndarray:
+        labels = np.where(labels == 1, 0, labels).astype(np.uint8)
+        labels[5, 50, 50:55] = 1
+        labels[0, 0, 0] = 9
+        return labels
+
+    edit(case.labels, change)
+    lines = said(check(case, a_case(tmp_path, "b", 4)))
+    assert "warning: a: spleen has only 5 voxels here; check its label." in lines
+    assert "warning: a: label 9 has no name and counts as background." in lines
+
+
+def test_mixed_modality_and_spacing_are_told(tmp_path: Path) -> None:
+    flat = a_case(tmp_path, "b", modality="MR")
+    abdomen = small_abdomen(3, "MR")
+    matrix = abdomen.volume.geometry.matrix.copy()
+    matrix[:3, 2] /= 5
+    geometry = Geometry(abdomen.volume.array.shape, matrix)
+    write_scalar(flat.image, abdomen.volume.array, geometry)
+    segments = [segment_for(organ, value) for value, organ in NAMES.items()]
+    write_segmentation(flat.labels, abdomen.labels.array, geometry, segments)
+    lines = said(check(a_case(tmp_path, "a"), flat))
+    assert any("of both modalities (CT: a; MR: b)" in line for line in lines)
+    assert any("distance between slices disagrees: 4 mm in b, 20 mm in a" in line for line in lines)
+    assert not any(line.startswith("error") for line in lines)
+
+
+def test_a_case_given_twice_is_told(tmp_path: Path) -> None:
+    one, other = a_case(tmp_path, "one"), a_case(tmp_path, "other")
+    assert said(check(one, other)) == ["warning: other: its image is the same as that of one."]
+    assert said(check(one, one))[0] == "error: Two cases are called one. Give each another name."
+
+
+def test_a_segmentation_that_contradicts_the_table_stops_the_training(tmp_path: Path) -> None:
+    abdomen = small_abdomen()
+    case = a_case(tmp_path, "a")
+    labels = tmp_path / "a.seg.nrrd"
+    swapped = [segment_for("liver", 1), segment_for("spleen", 4)]
+    write_segmentation(labels, abdomen.labels.array, abdomen.labels.geometry, swapped)
+    (error,) = check(LabelledFiles("a", case.image, labels, NAMES)).errors[:1]
+    assert "calls label 1 liver, which is label 4 in the table given" in error.message
+
+
+def test_spellings_of_an_organ_are_one_organ(tmp_path: Path) -> None:
+    image = tmp_path / "x"
+    cases = [
+        LabelledFiles("a", image, image, {1: "Right Kidney"}),
+        LabelledFiles("b", image, image, {7: "right_kidney", 8: "liver"}),
+    ]
+    same = unified(cases)
+    assert [dict(case.label_names) for case in same] == [{1: "Right Kidney"}, {7: "Right Kidney", 8: "liver"}]
+    assert organs_of(same, ["LIVER"]) == ("liver",)
+    with pytest.raises(InputError, match=r"No case has labels for: tail\. They name Right Kidney, liver\."):
+        organs_of(same, ["tail"])

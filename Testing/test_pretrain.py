@@ -1,0 +1,84 @@
+"""Pretraining the compact backbone from data sets on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from cases import small_abdomen, write_case
+from test_backbone_pretraining import make_training, stack  # noqa: F401
+
+from DiffuSAMLib.datasets import LabelledFiles, LabelledStack, read_dataset
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.pretrain import ORGANS, organs_of, pretrain_backbone, shares_of
+from DiffuSAMLib.splits import Split, save_split
+from DiffuSAMLib.stack_pool import SHARES
+from DiffuSAMLib.weights import load_backbone
+
+
+@pytest.fixture
+def brain(tmp_path: Path) -> Path:
+    """A data set whose labels are none of the abdomen's organs, and its split."""
+    for name in ("one", "two"):
+        write_case(tmp_path / "brain", name, small_abdomen())
+    table = {"anterior_hippocampus": 1, "posterior_hippocampus": 2}
+    (tmp_path / "brain" / "dataset.json").write_text(json.dumps({"labels": table}))
+    for name in ("one", "two"):
+        save_split(Split(name, (name,), (), (), "for the tests"), tmp_path / f"{name}.json")
+    return tmp_path
+
+
+def test_other_organs_follow_those_of_the_abdomen(brain: Path) -> None:
+    organs = organs_of(read_dataset(brain / "brain"))
+    assert organs == (*ORGANS, "anterior hippocampus", "posterior hippocampus")
+    assert organs_of([LabelledFiles("a", brain, brain, {1: "liver", 2: "spleen"})]) == ORGANS
+
+
+def test_a_handful_of_cases_is_not_most_of_what_is_seen(stack: LabelledStack) -> None:  # noqa: F811
+    assert shares_of([stack] * 10)["CT"] == SHARES["CT"]
+    assert shares_of([stack] * 2)["CT"] == pytest.approx(SHARES["CT"] / 5)
+    assert shares_of([stack])["procedural"] == SHARES["procedural"]
+
+
+def test_a_backbone_continues_from_another_and_remembers_its_cases(brain: Path) -> None:
+    first, second = brain / "first.safetensors", brain / "second.safetensors"
+    options = {"procedural": 0, "minutes": 0.0001, "seed": 0}
+    pretrain_backbone([brain / "brain"], brain / "one.json", first, **options)  # type: ignore[arg-type]
+    pretrain_backbone([brain / "brain"], brain / "two.json", second, start=first, **options)  # type: ignore[arg-type]
+    begun, ended = (load_backbone("compact", path=path) for path in (first, second))
+    assert begun.training_cases == ("one",)
+    assert ended.training_cases == ("one", "two")
+    # One step with a small learning rate: near where it began, but not there.
+    pairs = list(zip(begun.backbone.parameters(), ended.backbone.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert max(float((a - b).abs().max()) for a, b in pairs) < 0.05
+
+
+def test_an_interrupted_pretraining_is_saved(
+    stack: LabelledStack,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoint = tmp_path / "b.training"
+    training = make_training(stack, checkpoint)
+    step = training._step
+
+    def one_step(pairs: int, size: int) -> dict[str, float]:
+        if training.steps:
+            raise KeyboardInterrupt
+        return step(pairs, size)
+
+    monkeypatch.setattr(training, "_step", one_step)
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    other = make_training(stack, checkpoint, seed=5)
+    other._resume()
+    assert other.steps == 1
+    for name, value in training.backbone.state_dict().items():
+        assert torch.equal(other.backbone.state_dict()[name], value), name
+    different = make_training(stack, checkpoint)
+    different.record = "of other cases"
+    with pytest.raises(InputError, match="another network"):
+        different._resume()

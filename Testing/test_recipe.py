@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from DiffuSAMLib.augmentation import SpatialAugmentation
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.recipe import PAPER, Recipe, TrainingConfig, default_recipe, load_recipe
+from DiffuSAMLib.validation import ValidationConfig
+
+
+def test_the_papers_settings_are_the_default_of_metas_backbones() -> None:
+    """arXiv 2604.24719."""
+    recipe = default_recipe("sam2.1_tiny")
+    training = recipe.training
+    assert (recipe.name, recipe.backbone, recipe.image_size, recipe.kind) == (
+        "paper",
+        "sam2.1_tiny",
+        512,
+        "diffusion",
+    )
+    assert (training.optimizer, training.learning_rate, training.batch) == ("adam", 1e-4, 4)
+    assert (training.iterations, training.prior_weight, training.segmentation_weight) == (7800, 1, 1)
+    assert recipe.training_steps == 1000
+    assert default_recipe("sam2.1_large") == replace(PAPER, backbone="sam2.1_large")
+    assert default_recipe("compact") == Recipe()
+
+
+def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
+    recipe = replace(
+        PAPER,
+        name="mine",
+        training=TrainingConfig(minutes=2.5, spatial=SpatialAugmentation(rotation=3)),
+        validation=ValidationConfig(held_out="case 7", patience=4),
+    )
+    path = tmp_path / "recipe.json"
+    recipe.write(path)
+    assert load_recipe(path) == load_recipe(str(path)) == recipe
+    content = json.loads(path.read_text())
+    assert next(iter(content)) == "schema_version"
+    assert content["training"]["spatial"]["rotation"] == 3
+
+
+def test_what_a_file_leaves_out_has_its_default() -> None:
+    content = {"schema_version": 1, "training": {"batch": 2, "learning_rate": 1}}
+    assert Recipe.from_dict(content) == Recipe(training=TrainingConfig(batch=2, learning_rate=1.0))
+
+
+def test_a_recipe_of_the_first_schema_is_upgraded() -> None:
+    """They held the training's settings alone."""
+    old: dict[str, Any] = {"iterations": 10, "minutes": None, "spatial": {"rotation": 4.0}}
+    expected = TrainingConfig(iterations=10, spatial=SpatialAugmentation(rotation=4.0))
+    assert Recipe.from_dict(old) == Recipe(training=expected)
+
+
+def test_settings_are_changed_by_their_place() -> None:
+    changed = Recipe().with_settings({"training.spatial.rotation": 2, "backbone": "sam2.1_tiny"})
+    assert changed.training.spatial.rotation == 2
+    assert changed.backbone == "sam2.1_tiny"
+    for place in ("training.rotation", "rotation", "training.batch.size", "", "schema_version"):
+        with pytest.raises(InputError, match="no setting"):
+            Recipe().with_settings({place: 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ([], "not a JSON object"),
+        ({"schema_version": 99}, "newer DiffuSAM Segment"),
+        ({"schema_version": True}, "no usable schema_version"),
+        ({"schema_version": 1, "colour": 3}, 'no setting "colour"'),
+        ({"schema_version": 1, "training": {"batchsize": 3}}, 'no setting "training.batchsize"'),
+        ({"schema_version": 1, "training": {"batch": "3"}}, '"training.batch" is a whole number'),
+        ({"schema_version": 1, "training": {"batch": True}}, '"training.batch" is a whole number'),
+        ({"schema_version": 1, "training": {"optimizer": "sgd"}}, "one of adamw, adam"),
+        ({"schema_version": 1, "training": []}, "training is not a JSON object"),
+        ({"schema_version": 1, "width": [32]}, "a list of 2 values"),
+        ({"schema_version": 1, "width": [32, 60]}, "multiples of 16"),
+        ({"schema_version": 1, "training": {"batch": 0}}, "batch must be 1"),
+        ({"schema_version": 1, "training": {"iterations": 0}}, "at least one iteration"),
+        ({"schema_version": 1, "training": {"learning_rate": 0}}, "learning rate"),
+        ({"schema_version": 1, "training": {"average": 2}}, "average must be 0 to 1"),
+        ({"schema_version": 1, "validation": {"patience": 0}}, "patience of 1 or more"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(content: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Recipe.from_dict(content)
+
+
+def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    with pytest.raises(InputError, match="Give compact or paper, a JSON file, or a prior"):
+        load_recipe(path)
+    path.write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        load_recipe(path)

@@ -1,0 +1,286 @@
+"""A training from cases on disk to a prior file, with what it tells, writes and keeps; the bundled backbone at 64 px."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import ORGANS, json_events, small_abdomen, write_case
+from PIL import Image
+
+from DiffuSAMLib.cli import main
+from DiffuSAMLib.datasets import LabelledFiles
+from DiffuSAMLib.errors import InputError, UnfinishedRunError
+from DiffuSAMLib.prior_files import read_header, read_prior
+from DiffuSAMLib.recipe import Recipe, TrainingConfig, load_recipe
+from DiffuSAMLib.train import finish_training, train_prior
+from DiffuSAMLib.training_events import LossesEvent, ValidationEvent, progress_line
+from DiffuSAMLib.validation import ValidationConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECIPE = Recipe(
+    image_size=64,
+    width=(16, 32),
+    condition_width=(16, 32),
+    training=TrainingConfig(iterations=4, batch=2, checkpoint_seconds=0),
+    validation=ValidationConfig(every_minutes=0, slices=2),
+)
+OPTIONS = [
+    *("--image-size", "64", "--batch", "2", "--iterations", "6", "--validation", "none"),
+    *("--set", "width=[16,32]", "--set", "condition_width=[16,32]", "--set", "training.checkpoint_seconds=0"),
+]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledFiles]:
+    folder = tmp_path_factory.mktemp("data")
+    found = []
+    for number in range(4):
+        name = f"case{number}"
+        write_case(folder, name, small_abdomen(3 + number))
+        file = f"{name}.nii.gz"
+        names = dict(enumerate(ORGANS, 1))
+        found.append(LabelledFiles(name, folder / "images" / file, folder / "labels" / file, names))
+    return found
+
+
+def folders(cases: list[LabelledFiles]) -> list[str]:
+    root = cases[0].image.parents[1]
+    names = ",".join(f"{value}={name}" for value, name in cases[0].label_names.items())
+    return [
+        *("--images", str(root / "images")),
+        *("--labels", str(root / "labels")),
+        *("--label-names", names, "--device", "cpu"),
+    ]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class StopAfter:
+    """Stop and keep, or Ctrl-C, before an iteration."""
+
+    def __init__(self, iterations: int, *, keep: bool = True) -> None:
+        self.left, self.keep = iterations, keep
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left >= 0:
+            return False
+        if not self.keep:
+            raise KeyboardInterrupt
+        return True
+
+
+def test_a_run_tells_writes_and_keeps_what_happens(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output, events = tmp_path / "p.safetensors", []
+    header = train_prior(cases, output, recipe=RECIPE, device="cpu", listener=events.append)
+    folder = tmp_path / "p.run"
+    assert {path.name for path in tmp_path.iterdir()} == {"p.safetensors", "p.run"}
+
+    looks = [event for event in events if isinstance(event, ValidationEvent)]
+    assert [look.iteration for look in looks] == [1, 2, 3, 4]
+    assert all(set(look.dice) == set(ORGANS) for look in looks)
+    assert all(look.overlay is not None and look.overlay.exists() for look in looks)
+    # Every two seconds, and at the end.
+    losses = [event for event in events if isinstance(event, LossesEvent)][-1]
+    assert (losses.iteration, losses.iterations, losses.seconds_left) == (4, 4, 0)
+    assert set(losses.losses) == {"prior", "segmentation", "outlines", "presence"}
+    line = progress_line(losses, looks[-1])
+    assert line.startswith("Iteration 4 of about 4: losses prior ")
+    assert line.endswith(" 0 s left.")
+
+    (row,) = rows(folder / "losses.csv")
+    assert row["iteration"] == "4"
+    assert float(row["total"]) == pytest.approx(sum(float(row[name]) for name in losses.losses), rel=1e-4)
+    assert [look["iteration"] for look in rows(folder / "validation.csv")] == ["1", "2", "3", "4"]
+    assert any("tfevents" in path.name for path in folder.iterdir())
+    for name in ("overlay_000004.png", "denoising.png", "memories.png"):
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 200
+            assert np.asarray(picture).std() > 10
+
+    assert load_recipe(folder / "recipe.json") == load_recipe(output) == RECIPE
+    last, best = read_header(folder / "last.safetensors"), read_header(folder / "best.safetensors")
+    assert last.metrics["held_out"]["iteration"] == 4
+    means = [look.mean_dice or 0 for look in looks]
+    assert (best.metrics["held_out"]["mean_dice"] or 0) == max(means)
+    assert header.training["ended"] == "complete"
+    # The last of the cases is held out whole.
+    assert header.training["held_out"]["case"] == "case3"
+    assert header.training["held_out"]["whole_case"]
+
+
+def test_validating_changes_nothing_of_the_training(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    outputs = [tmp_path / "often.safetensors", tmp_path / "never.safetensors"]
+    for output, every in zip(outputs, (0.0, 1e9), strict=True):
+        validation = replace(RECIPE.validation, every_minutes=every)
+        train_prior(cases, output, recipe=replace(RECIPE, validation=validation), device="cpu")
+    digests = [read_header(path.with_suffix(".run") / "last.safetensors").tensors_sha256 for path in outputs]
+    assert digests[0] == digests[1]
+
+
+def test_stop_and_keep_gives_a_prior(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    recipe = replace(RECIPE, training=replace(RECIPE.training, iterations=100))
+    header = train_prior(cases[:2], output, recipe=recipe, device="cpu", stop=StopAfter(2))
+    assert header.training["ended"] == "stopped"
+    assert header.training["iterations"] == 2
+    assert read_prior(output)[0].to_json() == header.to_json()
+    assert not (tmp_path / "p.training").exists()
+
+
+def test_a_stop_before_the_first_iteration_keeps_nothing(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(cases[:1], output, recipe=RECIPE, device="cpu", stop=StopAfter(0))
+    assert not output.exists()
+    with pytest.raises(InputError, match="has not begun"):
+        finish_training(output)
+
+
+def test_an_unfinished_run_is_refused_finished_or_dropped(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    with pytest.raises(InputError, match="no unfinished run"):
+        finish_training(output)
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(cases[:2], output, recipe=RECIPE, device="cpu", stop=StopAfter(2, keep=False))
+    assert not output.exists()
+    with pytest.raises(UnfinishedRunError):
+        train_prior(cases[:2], output, recipe=RECIPE, device="cpu")
+    other = replace(RECIPE, training=replace(RECIPE.training, batch=3))
+    with pytest.raises(InputError, match="unfinished run with other cases, training"):
+        train_prior(cases[:1], output, recipe=other, device="cpu", resume=True)
+    header = finish_training(output)
+    assert header.training["iterations"] == 2
+    assert header.training["cases"] == ["case0", "case1"]
+    assert read_prior(output)[0].to_json() == header.to_json()
+    again = train_prior(cases[:2], output, recipe=RECIPE, device="cpu", restart=True)
+    assert again.training["iterations"] == 4
+
+
+def test_patience_ends_a_run_that_gets_no_better(
+    cases: list[LabelledFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.5, 0.3, 0.2, 0.9])
+    monkeypatch.setattr("DiffuSAMLib.validation.Validation.dice", lambda *_: [next(scores)] * 4)
+    output = tmp_path / "p.safetensors"
+    recipe = replace(
+        RECIPE,
+        training=replace(RECIPE.training, iterations=10),
+        validation=replace(RECIPE.validation, patience=2),
+    )
+    header = train_prior(cases, output, recipe=recipe, device="cpu")
+    assert header.training["ended"] == "no improvement"
+    assert header.training["iterations"] == 4
+    # The best is more than the margin above the last, so it is what is written.
+    assert header.metrics["held_out"]["iteration"] == 2
+    assert header.tensors_sha256 == read_header(tmp_path / "p.run" / "best.safetensors").tensors_sha256
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cases: list[LabelledFiles], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Hash of the tensors of the run of `OPTIONS`."""
+    output = tmp_path_factory.mktemp("whole") / "whole.safetensors"
+    assert main(["train", *folders(cases), *OPTIONS, "-o", str(output)]) == 0
+    return read_header(output).tensors_sha256
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    cases: list[LabelledFiles], uninterrupted: str, tmp_path: Path, sent: signal.Signals
+) -> None:
+    """The checkpoint is written after each iteration here; after two minutes at most as users run it."""
+    script = str(REPOSITORY / "DiffuSAMLib" / "train_prior.py")
+    cut = tmp_path / "cut.safetensors"
+    command = [sys.executable, script, *folders(cases), *OPTIONS, "--json-progress", "-o", str(cut)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"train", "done": 3' in line:
+            break
+    process.send_signal(sent)
+    process.communicate()
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
+    assert not cut.exists()
+    # The recipe is that of the run: its options need not be repeated.
+    assert main(["train", *folders(cases), "-o", str(cut), "--resume"]) == 0
+    assert read_header(cut).tensors_sha256 == uninterrupted
+    assert rows(tmp_path / "cut.run" / "losses.csv")[-1]["iteration"] == "6"
+
+
+def test_check_only_reports_and_trains_nothing(
+    cases: list[LabelledFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    lonely = cases[0].image.parent / "lonely.nii.gz"
+    lonely.write_bytes(cases[0].image.read_bytes())
+    try:
+        assert main(["train", *folders(cases), "--check-only"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "case0.nii.gz goes with case0.nii.gz."
+        assert "Image lonely.nii.gz has no label map of the same name; left out." in lines
+        assert lines[-1] == f"4 cases can be trained on: {', '.join(ORGANS)}."
+        assert main(["train", *folders(cases), "--check-only", "--json-progress"]) == 0
+        events = json_events(capsys.readouterr().out)
+        assert {event["level"] for event in events[:-1]} == {"info"}
+        assert events[-1]["cases"] == 4
+    finally:
+        lonely.unlink()
+
+
+def test_options_come_before_the_recipe_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    assert main(["train", "--config", "paper", "--batch", "6", "--write-config", str(first)]) == 0
+    assert load_recipe(first).training.batch == 6
+    command = ["train", "--config", str(first), "--seed", "5", "--set", "training.average=0.9"]
+    assert main([*command, "--write-config", str(second)]) == 0
+    recipe = load_recipe(second)
+    assert (recipe.training.batch, recipe.training.seed, recipe.training.average) == (6, 5, 0.9)
+    assert recipe.backbone == "sam2.1_tiny"
+    capsys.readouterr()
+    for options, says in (
+        (["--set", "training.bach=3"], 'no setting "training.bach"'),
+        (["--set", "training"], "sets nothing"),
+        (["--set", "training.batch=many"], '"training.batch" is a whole number'),
+        (["--config", str(tmp_path / "nowhere.json")], "cannot be read"),
+        ([], "where to write the prior"),
+    ):
+        assert main(["train", *options]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_finish_writes_the_prior_of_an_interrupted_run(
+    cases: list[LabelledFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "p.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(cases[:2], output, recipe=RECIPE, device="cpu", stop=StopAfter(1, keep=False))
+    assert main(["train", "--finish", "-o", str(output)]) == 0
+    assert capsys.readouterr().out.startswith(f"{output}: spleen, right kidney, left kidney, liver")
+    assert read_header(output).training["ended"] == "stopped"
+    assert main(["train", "--finish", "-o", str(output)]) == 2
+    assert "no unfinished run" in capsys.readouterr().err
+
+
+def test_tables_drop_what_a_crash_lost(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(cases, output, recipe=RECIPE, device="cpu", stop=StopAfter(2, keep=False))
+    table = tmp_path / "p.run" / "validation.csv"
+    with table.open("a") as file:
+        file.write("3,0.1,0.5,0.5,0.5,0.5,0.5\n4,0.")
+    train_prior(cases, output, recipe=RECIPE, device="cpu", resume=True)
+    assert [row["iteration"] for row in rows(table)] == ["1", "2", "3", "4"]

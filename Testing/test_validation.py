@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from DiffuSAMLib.backbones import Backbone
+from DiffuSAMLib.datasets import LabelledStack
+from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.prior import Prior
+from DiffuSAMLib.stack_pool import StackPool
+from DiffuSAMLib.validation import HeldOut, Validation, ValidationConfig, choose_held_out
+
+SIDE = 64
+CONFIG = ValidationConfig()
+
+
+def a_stack(name: str, *, slices: int = 20, first: int = 4, last: int = 16, organs: int = 2) -> LabelledStack:
+    """Organs side by side on slices `first` to `last - 1`."""
+    labels = np.zeros((slices, SIDE, SIDE), np.uint8)
+    for organ in range(1, organs + 1):
+        labels[first:last, 20:40, 10 * organ : 10 * organ + 8] = organ
+    image = np.full((slices, SIDE, SIDE), 80, np.uint8) + 40 * labels
+    return LabelledStack(name, "CT", image, labels, np.array([True, True]))
+
+
+def test_of_four_cases_the_last_that_shows_all_organs_is_held_out() -> None:
+    stacks = [a_stack("a"), a_stack("b"), a_stack("c"), a_stack("d", organs=1)]
+    held_out = choose_held_out(stacks, CONFIG)
+    assert held_out is not None
+    assert (held_out.stack.name, held_out.blocked) == ("c", None)
+    assert len(held_out.numbers) == 12
+    assert (held_out.numbers[0], held_out.numbers[-1]) == (2, 17)
+
+
+def test_of_fewer_cases_a_block_of_slices_is_held_out_and_never_drawn() -> None:
+    stacks = [a_stack("a"), a_stack("b", first=2, last=18)]
+    held_out = choose_held_out(stacks, CONFIG)
+    assert held_out is not None
+    assert held_out.stack.name == "b"
+    assert held_out.blocked == range(held_out.numbers[0], held_out.numbers[-1] + 1)
+    assert len(held_out.numbers) == 2
+    pool, rng = StackPool(stacks, blocked={"b": held_out.blocked}), np.random.default_rng(0)
+    draws = [pool.draw(rng, organ_share=0.6) for _ in range(500)]
+    assert not {number for stack, number in draws if stack.name == "b"} & set(held_out.numbers)
+
+
+def test_of_tiny_sets_nothing_is_held_out() -> None:
+    assert choose_held_out([a_stack("a", slices=6, first=1, last=5)], CONFIG) is None
+    assert choose_held_out([], CONFIG) is None
+    assert choose_held_out([a_stack(name) for name in "abcd"], ValidationConfig(held_out="none")) is None
+
+
+def test_a_block_leaves_enough_of_every_organ_to_learn() -> None:
+    stack = a_stack("a", slices=40, first=2, last=38)
+    rare = stack.labels.copy()
+    rare[rare == 2] = 0
+    rare[18:20, 20:40, 30:38] = 2
+    held_out = choose_held_out([LabelledStack("a", "CT", stack.slices, rare, stack.known)], CONFIG)
+    assert held_out is not None
+    assert not {18, 19} & set(held_out.numbers)
+
+
+def test_a_case_can_be_named() -> None:
+    stacks = [a_stack("a"), a_stack("b")]
+    held_out = choose_held_out(stacks, ValidationConfig(held_out="a"))
+    assert held_out is not None
+    assert (held_out.stack.name, held_out.blocked) == ("a", None)
+    with pytest.raises(InputError, match="no case c to hold out"):
+        choose_held_out(stacks, ValidationConfig(held_out="c"))
+    with pytest.raises(InputError, match="only case"):
+        choose_held_out(stacks[:1], ValidationConfig(held_out="a"))
+
+
+def test_a_prediction_is_the_same_each_time_and_scored_by_organ(
+    a_compact_backbone: Backbone, a_small_prior: Prior
+) -> None:
+    validation = Validation(HeldOut(a_stack("a"), (1, 5, 9, 12, 14), None), a_compact_backbone)
+    with torch.no_grad():
+        a_small_prior.presence_head.bias += 20
+    before = torch.random.get_rng_state()
+    first, again = validation.predict(a_small_prior), validation.predict(a_small_prior)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    np.testing.assert_array_equal(first.labels, again.labels)
+    assert first.labels.shape == (5, SIDE, SIDE)
+    assert first.memories.shape == (5, 2, *a_compact_backbone.memory_shape)
+    assert validation.dice(validation.truth) == [1, 1]
+    assert validation.dice(np.zeros_like(validation.truth)) == [0, 0]
+
+
+def test_an_organ_that_is_not_labelled_has_no_score(a_compact_backbone: Backbone) -> None:
+    stack = a_stack("a", organs=1)
+    validation = Validation(HeldOut(stack, (5,), None), a_compact_backbone)
+    assert validation.dice(validation.truth) == [1, None]
