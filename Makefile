@@ -49,7 +49,8 @@ benchmark: export OMP_NUM_THREADS = 2
 benchmark: export OMP_WAIT_POLICY = PASSIVE
 benchmark: $(BENCHMARK_READY)
 	$(BIN)/python Testing/benchmarks/backbone_quality.py
-	$(BIN)/python Testing/benchmarks/speed.py
+	$(BIN)/python Testing/benchmarks/bundled_prior.py
+	$(BIN)/python Testing/benchmarks/speed.py --sam21
 	$(BIN)/python Testing/benchmarks/run_all.py --minutes $(MINUTES)
 
 tables: $(BENCHMARK_READY)

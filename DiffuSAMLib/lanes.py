@@ -18,10 +18,6 @@ Item = TypeVar("Item")
 MOST_LANES = 4
 
 
-class _Stopped(SystemExit):
-    """Ends a lane from outside; a thread that ends by a SystemExit says nothing."""
-
-
 class _End:
     """A lane has no more to do."""
 
@@ -88,8 +84,8 @@ class Lanes(Generic[Result]):
                             places.get()
                             results.put(result)
                 results.put(_End())
-            except _Stopped:
-                raise
+            except SystemExit:
+                return  # stopped from outside; where it comes later, a thread ends by it without a word, too
             except BaseException as error:
                 results.put(_Failure(error))
 
@@ -127,7 +123,7 @@ class Lanes(Generic[Result]):
 def _stop(thread: threading.Thread) -> None:
     """Lets a thread end as soon as the operation is over that it is at: batches of a large network take long."""
     if thread.is_alive() and thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
 def even_parts(count: int, *, most: int, lanes: int) -> list[range]:

@@ -200,6 +200,7 @@ def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
     write_unit(tmp_path, "no_3d", 2, evaluation(0.75, 0.85))
     missed = Evaluation([CaseResult("btcv_0", "CT", {"liver": score("liver", 0.0, None)}, 1.0)])
     write_unit(tmp_path, "unet", 1, missed)
+    write_unit(tmp_path, "wider", 1, evaluation(0.65))
     text = tables.write_tables(tmp_path).read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     main = next(line for line in text.splitlines() if line.startswith("| **DiffuSAM**"))
@@ -209,6 +210,7 @@ def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
     # Against the same draw only.
     assert "-5.0 (1 draw)" in text
     assert "(1 missed)" in text
+    assert "| `wider` | 1 | 0.650" in text
     assert "| 50 sampling steps | not run |" in text
     assert "0.900" in text
     assert {path.name for path in write_plots(tmp_path)} == {

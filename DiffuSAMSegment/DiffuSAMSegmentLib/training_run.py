@@ -159,7 +159,7 @@ class TrainingRun:
             return
         self.stopped = True
         # The process saves the run before it goes, so that a later one may go on from there.
-        self.process.end()
+        self.process.end(saving=True)
         self._end()
 
     def _end(self) -> None:

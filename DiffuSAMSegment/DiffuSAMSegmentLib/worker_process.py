@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from .library import libraryRoot, workerPython
 
 KILL_AFTER_MS = 800
+KILL_SAVING_AFTER_MS = 1500
 IDLE_END_MS = 5 * 60 * 1000
 
 
@@ -59,8 +60,11 @@ class WorkerProcess:
             return  # it could not be started, and that was told
         self._process.write(qt.QByteArray(json.dumps(job).encode("ascii") + b"\n"))
 
-    def end(self) -> None:
-        """Ends the process and waits until it is gone, at most two seconds; nothing is passed on any more."""
+    def end(self, *, saving: bool = False) -> None:
+        """Ends the process and waits until it is gone, at most two seconds; nothing is passed on any more.
+
+        :param saving: lets it save its work first
+        """
         self._idleTimer.stop()
         process = self._process
         if process is None:
@@ -74,11 +78,14 @@ class WorkerProcess:
         # closes, or by the signal if it is busy; the launcher ends after it. To end the launcher alone would leave
         # the worker behind.
         process.closeWriteChannel()
-        self._signal(signal.SIGTERM)
-        if not process.waitForFinished(KILL_AFTER_MS):
+        if not saving:
+            # Not needed for a training, which ends when its input closes: on Windows the signal would kill it, and
+            # elsewhere arrive while it saves.
+            self._signal(signal.SIGTERM)
+        if not process.waitForFinished(KILL_SAVING_AFTER_MS if saving else KILL_AFTER_MS):
             self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
             process.kill()
-            process.waitForFinished(1000)
+            process.waitForFinished(500)
         self._pid = 0
 
     def _start(self) -> None:

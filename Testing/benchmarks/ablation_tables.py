@@ -13,11 +13,11 @@ from rows import Summary
 Summaries = Mapping[tuple[str, str], Summary]
 
 
-def groups(protocol: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def groups(protocol: str) -> list[tuple[str, str]]:
     """Titles and methods of the ablations of a protocol."""
-    trained = () if protocol.startswith("C") else tuple((row.title, row.method) for row in TRAINING)
-    volumes = tuple((row.title, row.method) for row in VOLUMES) if protocol == "A" else ()
-    return (*((row.title, row.method) for row in INFERENCE), *trained, *volumes)  # type: ignore[return-value]
+    trained = () if protocol.startswith("C") else TRAINING
+    volumes = VOLUMES if protocol == "A" else ()
+    return [(row.title, row.method) for row in (*INFERENCE, *trained, *volumes)]
 
 
 def difference(row: Summary, base: Summary) -> tuple[float | None, int]:

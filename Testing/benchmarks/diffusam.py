@@ -8,6 +8,7 @@ Each draw is one file under results/units, kept when it is there with the same s
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 
 from ablations import NO_3D
@@ -58,8 +59,7 @@ def main() -> None:
 
 
 def _value(text: str) -> object:
-    import json
-
+    """JSON, or else a text."""
     try:
         return json.loads(text)
     except ValueError:

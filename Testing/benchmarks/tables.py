@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablation_tables import ablation_sections
+from ablation_tables import ablation_sections, groups
 from common import ORGANS, RESULTS
 from markdown_tables import NOT_RUN, number, spread, table
 from protocols import PROTOCOLS
@@ -34,8 +34,9 @@ What to know before these figures are compared with others:
 - *Peers* were trained on the same volumes for the same time on the same computer, with DiffuSAM's own augmentation unless
   the row says otherwise, and go through the same clean-up. They are re-implementations in the manner of their
   papers, on this backbone, not the authors' code. DPL and DFG adapt to the images of the target cases that are not
-  scored. Points from the truth tell a method in which slices an organ is; the compact backbone, pretrained without
-  points, gets them as memories of small discs.
+  scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points from the truth
+  tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
+  small discs.
 - *nnU-Net was cut*: its smallest recipe trains 250 000 steps of 3D patches, 9 hours on an A100 by its own
   documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it
   would have shown a few hundred steps and been no fair peer.
@@ -65,9 +66,7 @@ def protocol_table(found: Summaries, protocol: str) -> str:
     organs = PROTOCOLS[protocol].organs
     heads = ["method", "draws", *organs, "mean ± SD", "NSD 3 mm", "HD95 mm", "Dice, z-cropped", "minutes"]
     rows = []
-    for method, (title, protocols) in METHODS.items():
-        if protocol not in protocols:
-            continue
+    for method, title in (*methods_of(protocol), *variants(found, protocol)):
         summary = found.get((protocol, method))
         if summary is None:
             rows.append([title, NOT_RUN, *[""] * (len(heads) - 2)])
@@ -86,6 +85,19 @@ def protocol_table(found: Summaries, protocol: str) -> str:
             ]
         )
     return table(heads, rows)
+
+
+def methods_of(protocol: str) -> list[tuple[str, str]]:
+    """The methods of the main table that make sense in a protocol, and their titles."""
+    return [(method, title) for method, (title, protocols) in METHODS.items() if protocol in protocols]
+
+
+def variants(found: Summaries, protocol: str) -> list[tuple[str, str]]:
+    """What else was measured: rows that somebody gave a name of their own."""
+    known = {*METHODS, *(method for _, method in groups(protocol))}
+    return [
+        (method, f"`{method}`") for name, method in sorted(found) if name == protocol and method not in known
+    ]
 
 
 def case_table(summary: Summary) -> str:

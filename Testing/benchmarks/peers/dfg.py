@@ -38,6 +38,8 @@ from DiffuSAMLib.slice_sampler import Batch
 SURE = 0.9
 TEMPERATURE = 0.1
 CHUNK = 4
+# Prototypes are means over so many pixels that every fourth slice is enough.
+PROTOTYPE_STEP = 4
 
 
 @torch.no_grad()
@@ -45,7 +47,7 @@ def prototypes(network: FeatureUNet, stacks: list[LabelledStack], classes: int) 
     """Mean unit feature of each class on labelled stacks `(classes, c)`; all that adapting keeps of the source."""
     sums: Tensor | float = 0.0
     for stack in stacks:
-        for numbers in torch.arange(len(stack.slices)).split(CHUNK):
+        for numbers in torch.arange(0, len(stack.slices), PROTOTYPE_STEP).split(CHUNK):
             features = F.normalize(network.features(images_of(stack, numbers)), dim=1)
             truth = F.one_hot(torch.from_numpy(stack.labels)[numbers].long(), classes).float()
             sums = sums + torch.einsum("nchw,nhwk->kc", features, truth)

@@ -30,7 +30,7 @@ from unet import FeatureUNet, trained_unet
 
 from DiffuSAMLib.datasets import LabelledStack
 
-PASSES = 8
+PASSES = 4
 UNCERTAINTY = 0.05
 CHUNK = 4
 
