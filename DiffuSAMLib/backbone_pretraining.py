@@ -307,9 +307,9 @@ class BackbonePretraining:
         damaged = self._noisy(self.backbone.encode_memory(later, damaged_masks))
         both = self.backbone.decode(later, [Memory(damaged), Memory(memory[half:], distance=distance)])
         losses = {
-            "self": mask_loss(own, masks[:half]),
-            "neighbour": mask_loss(neighbour, target),
-            "both": mask_loss(both, target[half:]),
+            "self": mask_loss(own, masks[:half]).mean(),
+            "neighbour": mask_loss(neighbour, target).mean(),
+            "both": mask_loss(both, target[half:]).mean(),
             "dense": dense_loss(self.dense(features), labels, known) * dense_weight,
         }
         total = torch.stack(list(losses.values())).sum()

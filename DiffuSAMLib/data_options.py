@@ -55,12 +55,13 @@ def cases_of(
 
     cases = []
     for folder in arguments.data:
+        chosen = None
+        if only is not None:
+            there = {case.name for case in read_dataset(folder, modality=arguments.modality)}
+            chosen = [name for name in only if name in there]
         # A split may take nothing of one folder.
-        cases += [
-            case
-            for case in read_dataset(folder, modality=arguments.modality, report=report)
-            if only is None or case.name in only
-        ]
+        if chosen != []:
+            cases += read_dataset(folder, only=chosen, modality=arguments.modality, report=report)
     if arguments.images or arguments.labels or arguments.label_names:
         if not (arguments.images and arguments.labels):
             raise InputError("--images and --labels belong together.", hint="Give both.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +20,9 @@ def mask_loss(decoded: Decoded, masks: Tensor) -> Tensor:
     Args:
         decoded: Of `b` objects.
         masks: Truth `(b, 1, s, s)` in 0 and 1.
+
+    Returns:
+        The loss of each object `(b,)`.
     """
     target = F.adaptive_avg_pool2d(masks.float(), decoded.raw_logits.shape[-1])
     present = (masks.flatten(1).amax(1) > 0).float()
@@ -26,26 +31,29 @@ def mask_loss(decoded: Decoded, masks: Tensor) -> Tensor:
     overlap = (probability * target).sum((1, 2, 3))
     total = probability.sum((1, 2, 3)) + target.sum((1, 2, 3))
     dice = (1 - (2 * overlap + 1) / (total + 1)) * present
-    score = F.binary_cross_entropy_with_logits(decoded.object_score[:, 0], present)
+    score = F.binary_cross_entropy_with_logits(decoded.object_score[:, 0], present, reduction="none")
     with torch.no_grad():
         hard, truth = decoded.raw_logits > 0, target > 0.5
         iou = ((hard & truth).sum((1, 2, 3)) + 1) / ((hard | truth).sum((1, 2, 3)) + 1)
-    estimate = ((decoded.iou[:, 0] - iou) ** 2 * present).mean()
-    return 10 * entropy.mean() + dice.mean() + 0.5 * score + 0.2 * estimate
+    estimate = (decoded.iou[:, 0] - iou) ** 2 * present
+    return 10 * entropy + dice + 0.5 * score + 0.2 * estimate
 
 
-def outline_loss(outlines: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+def outline_loss(
+    outlines: Tensor, masks: Tensor, known: Tensor, *, total: Callable[[Tensor], Tensor] = Tensor.sum
+) -> Tensor:
     """Cross entropy and Dice on the outlines that a prior reads from its condition.
 
     Args:
         outlines: Logits `(b, organs, s/4, s/4)`.
         masks: Truth, bool `(b, organs, s, s)`.
         known: bool `(b, organs)`; others do not count.
+        total: How to add up; over more than this batch where several processes share one.
     """
     target = F.adaptive_avg_pool2d(masks.float(), outlines.shape[-1])[known]
     logits = outlines[known]
-    entropy = F.binary_cross_entropy_with_logits(logits, target)
+    entropy = total(F.binary_cross_entropy_with_logits(logits, target, reduction="none"))
     probability = logits.sigmoid()
     # Over the whole batch: the Dice of a slice without the organ says nothing.
-    overlap = 2 * (probability * target).sum() + 1
-    return 10 * entropy + 1 - overlap / (probability.sum() + target.sum() + 1)
+    overlap = 2 * total(probability * target) + 1
+    return 10 * entropy / total(torch.ones_like(target)) + 1 - overlap / (total(probability + target) + 1)

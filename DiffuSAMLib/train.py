@@ -20,9 +20,10 @@ from .files import output_error
 from .labelmaps import LabelMap
 from .preflight import Finding, check_cases, organs_of, unified
 from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
-from .prior_files import PriorHeader
+from .prior_files import PriorHeader, read_header
 from .procedural import ORGAN_NAMES
 from .procedural_stacks import procedural_stacks
+from .processes import Processes
 from .progress import Progress, ProgressEvent
 from .recipe import Recipe
 from .slice_sampler import SliceSampler
@@ -69,7 +70,8 @@ def train_prior(
     """Checks labelled cases, trains a prior on them and writes it.
 
     Beside the prior lie `NAME.training`, the unfinished run, and `NAME.run`, its tables and pictures and the
-    priors of its best validation and of its end.
+    priors of its best validation and of its end. Where a launcher has started several processes, they share the
+    training, and `output` lies in a folder that all of them see.
 
     Args:
         cases: From `find_cases` or `read_dataset`.
@@ -96,6 +98,12 @@ def train_prior(
     """
     recipe = recipe or Recipe()
     recipe.check()
+    processes = Processes.launched(device)
+    if recipe.training.batch < processes.count:
+        raise InputError(
+            f"A batch of {recipe.training.batch} cannot be shared by {processes.count} processes.",
+            hint="Choose a larger --batch, or fewer processes.",
+        )
     if output.suffix != ".safetensors":
         raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
     checkpoint = checkpoint_path(output)
@@ -113,7 +121,7 @@ def train_prior(
     if progress is not None:
         progress(ProgressEvent("load", 0, 1))
     loaded = load_backbone(recipe.backbone, image_size=recipe.image_size)
-    network = loaded.backbone.to(choose_device(device))
+    network = loaded.backbone.to(processes.device or choose_device(device))
     stacks = _read(cases, chosen, network.image_size, progress, on_finding)
     held_out = choose_held_out(stacks, recipe.validation)
     torch.manual_seed(recipe.training.seed)
@@ -137,8 +145,9 @@ def train_prior(
         started_from=started_from,
         device=str(network.device),
     )
-    if restart:
+    if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
+    processes.wait()
     if checkpoint.exists():
         record.require_same_run(
             RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint), checkpoint
@@ -158,8 +167,14 @@ def train_prior(
         validation=validation,
         validation_config=recipe.validation,
         record=record.to_json(),
+        processes=processes,
     )
     training.resume()
+    if not processes.main:
+        with _memory_errors(network.device):
+            training.run(stop=stop)
+        processes.wait()
+        return read_header(output)
     folder = _open_folder(output, recipe, fresh=training.iteration == 0)
     pictures = TrainingPictures(folder, network, stacks, validation)
     with _memory_errors(network.device):
@@ -174,7 +189,9 @@ def train_prior(
             progress(ProgressEvent("write", 0, 1))
         prior.load_state_dict(training.chosen()[0])
         pictures.explain(prior)
-    return finish_training(output, ended=training.ended, backbone=loaded)
+    header = finish_training(output, ended=training.ended, backbone=loaded)
+    processes.wait()
+    return header
 
 
 def finish_training(

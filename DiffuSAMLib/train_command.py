@@ -96,7 +96,12 @@ def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> None:
-    as_json = progress if isinstance(progress, JsonProgress) else None
+    from .processes import is_main
+
+    main = is_main()
+    if not main and (arguments.write_config or arguments.check_only or arguments.finish):
+        return
+    as_json = progress if main and isinstance(progress, JsonProgress) else None
     recipe = recipe_of(arguments)
     if arguments.write_config is not None:
         recipe.write(arguments.write_config)
@@ -140,11 +145,12 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> None:
         device=arguments.device,
         resume=arguments.resume,
         restart=arguments.restart,
-        progress=progress,
-        listener=teller.event,
-        on_finding=teller.finding,
+        progress=progress if main else None,
+        listener=teller.event if main else None,
+        on_finding=teller.finding if main else None,
     )
-    _finished(arguments.output, header, as_json)
+    if main:
+        _finished(arguments.output, header, as_json)
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:

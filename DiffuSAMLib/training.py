@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbones import Backbone, Memory, mask_to_logits
+from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .losses import mask_loss, outline_loss
 from .prior import Prior, empty_memory
+from .processes import Processes
 from .progress import Progress
 from .recipe import TrainingConfig
 from .slice_sampler import Batch, SliceSampler
@@ -75,6 +76,7 @@ class PriorTraining:
         validation: Held-out slices; None holds out nothing.
         validation_config: How often they are looked at.
         record: What else is to be known to finish the run, kept in the checkpoint.
+        processes: Those that train it together; they read the checkpoint from a folder that all see.
     """
 
     def __init__(
@@ -88,9 +90,11 @@ class PriorTraining:
         validation: Validation | None = None,
         validation_config: ValidationConfig | None = None,
         record: str = "",
+        processes: Processes | None = None,
     ) -> None:
         self.prior, self.backbone, self.sampler, self.config = prior, backbone, sampler, config
         self.checkpoint, self.record = checkpoint, record
+        self.processes = processes or Processes()
         self.validation, self.validation_config = validation, validation_config or ValidationConfig()
         kinds: dict[str, type[torch.optim.Optimizer]] = {
             "adam": torch.optim.Adam,
@@ -176,18 +180,22 @@ class PriorTraining:
 
     def _iterate(self, stop: Callable[[], bool] | None) -> None:
         saved = time.monotonic()
-        while self.part() < 1:
-            if stop is not None and stop():
-                if self.iteration == 0:
-                    # There is nothing to keep.
-                    raise KeyboardInterrupt
-                self.ended = "stopped"
+        while True:
+            stopped = stop is not None and stop()
+            # The clock of one process decides for all.
+            part, rate, *ends = self.processes.agree(
+                [self.part(), self.learning_rate(), stopped, self._out_of_patience()]
+            )
+            if part >= 1:
                 return
-            if self._out_of_patience():
-                self.ended = "no improvement"
+            if ends[0] and self.iteration == 0:
+                # There is nothing to keep.
+                raise KeyboardInterrupt
+            if any(ends):
+                self.ended = "stopped" if ends[0] else "no improvement"
                 return
             started = time.monotonic()
-            losses = self._gradients()
+            losses = self._gradients(rate)
             self._whole = False
             self._update()
             self.iteration += 1
@@ -209,7 +217,7 @@ class PriorTraining:
         return max(by_time, self.iteration / self.config.iterations)
 
     def _validation_is_due(self) -> bool:
-        if self.validation is None:
+        if self.validation is None or not self.processes.main:
             return False
         every = 60 * self.validation_config.every_minutes
         last = self.validated[-1].seconds if self.validated else 0.0
@@ -225,7 +233,7 @@ class PriorTraining:
 
     def _validate(self) -> None:
         """Looks at the held-out slices with the averaged weights; draws nothing, so the run goes on as without."""
-        if self.validation is None:
+        if self.validation is None or not self.processes.main:
             return
         started = time.monotonic()
         if self._shadow is None:
@@ -246,7 +254,8 @@ class PriorTraining:
         """Sets the deviation of each latent channel, over organs that are present."""
         squares = []
         for _ in range(batches):
-            latent, *_ = self._targets(self.sampler.draw(), present_only=True)
+            # Every process measures all of it.
+            latent, *_ = self._targets(self.sampler.draw(), slice(None), present_only=True)
             squares.append((latent**2).mean((0, 2, 3)))
         deviation = torch.stack(squares).mean(0).sqrt().clamp(min=1e-4)
         self.prior.latent_deviation.copy_(deviation[:, None, None])
@@ -254,16 +263,17 @@ class PriorTraining:
 
     @torch.no_grad()
     def _targets(
-        self, batch: Batch, *, present_only: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
+        self, batch: Batch, share: slice, *, present_only: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, ImageFeatures]:
         """The latents that true masks make.
 
         Returns:
-            latents `(b, m, h, w)`, memories of the empty slices `(b, m, h, w)`, which slice and which organ
-            each belongs to `(b,)`, and the image features of the batch.
+            latents `(b, m, h, w)` of the share's slices, memories of the empty slices `(b, m, h, w)`, which slice
+            of the share and which organ each belongs to `(b,)`, which of all slices' latents these are, bool
+            `(all,)`, and the image features of the share.
         """
         device = self.backbone.device
-        features = self.backbone.encode_image(batch.images.to(device))
+        features = self.backbone.encode_image(batch.images[share].to(device))
         present = batch.masks.flatten(2).any(2)
         chosen = present | (
             torch.rand(present.shape, generator=self.sampler.generator) < self.config.absent_share
@@ -272,27 +282,32 @@ class PriorTraining:
         if not chosen.any():
             chosen = batch.known
         rows, organs = chosen.nonzero(as_tuple=True)
+        first, last, _ = share.indices(len(chosen))
+        own = (rows >= first) & (rows < last)
+        rows, organs = rows[own], organs[own]
         masks = mask_to_logits(batch.masks[rows, organs][:, None]).to(device)
-        rows, organs = rows.to(device), organs.to(device)
+        rows, organs = (rows - first).to(device), organs.to(device)
         memory = self.backbone.encode_memory(features[rows], masks)
         empty = empty_memory(self.backbone, features)[rows]
-        return self.prior.to_latent(memory, empty), empty, rows, organs, features
+        return self.prior.to_latent(memory, empty), empty, rows, organs, own, features
 
-    def _gradients(self) -> dict[str, float]:
+    def _gradients(self, rate: float) -> dict[str, float]:
         """Draws a batch and computes its losses and their gradients."""
-        config, scheduler = self.config, self.prior.scheduler
+        config, scheduler, processes = self.config, self.prior.scheduler, self.processes
         self.sampler.seek(self.iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = rate
         self.prior.train()
         batch = self.sampler.draw()
-        latent, empty, rows, organs, features = self._targets(batch)
+        share = processes.share(len(batch.images))
+        latent, empty, rows, organs, own, features = self._targets(batch, share)
+        # Drawn for all slices, so that sharing them out changes nothing.
         generator = self.sampler.generator
         last = self.prior.config.training_steps - 1
-        timestep = torch.randint(0, last + 1, (len(latent),), generator=generator)
-        timestep[torch.rand(len(latent), generator=generator) < config.last_step_share] = last
-        noise = torch.randn(latent.shape, generator=generator).to(latent)
-        timestep = timestep.to(latent.device)
+        timestep = torch.randint(0, last + 1, (len(own),), generator=generator)
+        timestep[torch.rand(len(own), generator=generator) < config.last_step_share] = last
+        noise = torch.randn((len(own), *latent.shape[1:]), generator=generator)[own].to(latent)
+        timestep = timestep[own].to(latent.device)
         condition = self.prior.condition(features)
         clean = self.prior.denoise(
             scheduler.add_noise(latent, noise, timestep), timestep, condition[rows], organs
@@ -300,18 +315,27 @@ class PriorTraining:
         decoded = self.backbone.decode(features[rows], [Memory(self.prior.to_memory(clean, empty))])
         outlines = self.prior.outlines(condition)
         presence = self.prior.presence(condition, outlines)
-        present = batch.masks.flatten(2).any(2).to(presence)
-        known = batch.known.to(presence.device)
-        masks = batch.masks[rows.cpu(), organs.cpu()][:, None].to(latent.device)
+        truth, known = batch.masks[share].to(latent.device), batch.known[share].to(latent.device)
+        present = truth.flatten(2).any(2).to(presence)
+
+        def total(values: Tensor) -> Tensor:
+            return processes.sum(values.sum())
+
+        def mean(values: Tensor) -> Tensor:
+            return total(values) / total(torch.ones_like(values))
+
         losses = {
-            "prior": config.prior_weight * F.mse_loss(clean, latent),
-            "segmentation": config.segmentation_weight * mask_loss(decoded, masks),
-            "outlines": config.outline_weight
-            * outline_loss(outlines, batch.masks.to(outlines.device), known),
-            "presence": F.binary_cross_entropy_with_logits(presence[known], present[known]),
+            "prior": config.prior_weight * mean((clean - latent) ** 2),
+            "segmentation": config.segmentation_weight
+            * mean(mask_loss(decoded, truth[rows, organs][:, None])),
+            "outlines": config.outline_weight * outline_loss(outlines, truth, known, total=total),
+            "presence": mean(
+                F.binary_cross_entropy_with_logits(presence[known], present[known], reduction="none")
+            ),
         }
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
+        processes.sum_gradients(self.prior.parameters())
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def learning_rate(self) -> float:
@@ -330,6 +354,8 @@ class PriorTraining:
             self.averaged[name].lerp_(value, 1 - decay)
 
     def _save(self) -> None:
+        if not self.processes.main:
+            return
         write_checkpoint(
             self.checkpoint,
             {

@@ -175,7 +175,7 @@ def test_latents_are_standardised(a_compact_backbone: Backbone, tmp_path: Path) 
     training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
     averaged = training.run()
     training.sampler.seek(5)
-    latent, *_ = training._targets(training.sampler.draw(), present_only=True)
+    latent, *_ = training._targets(training.sampler.draw(), slice(None), present_only=True)
     assert float((latent**2).mean()) == pytest.approx(1, rel=0.35)
     torch.testing.assert_close(averaged["latent_deviation"], training.prior.latent_deviation)
 
@@ -187,7 +187,7 @@ def test_an_organ_that_a_case_does_not_label_teaches_nothing(
     training = make_training(a_compact_backbone, tmp_path / "p.training", stack=stack)
     for iteration in range(4):
         training.iteration = iteration
-        training._gradients()
+        training._gradients(1e-3)
         head, embedding = training.prior.presence_head, training.prior.denoiser.class_embedding
         assert head.weight.grad is not None
         assert embedding.weight.grad is not None
@@ -207,7 +207,7 @@ def test_the_frozen_backbone_stays_as_it_was(a_compact_backbone: Backbone, tmp_p
 def test_a_latent_and_a_memory_are_inverse(a_compact_backbone: Backbone, tmp_path: Path) -> None:
     training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
     training.run()
-    latent, empty, rows, _, features = training._targets(training.sampler.draw())
+    latent, empty, rows, _, _, features = training._targets(training.sampler.draw(), slice(None))
     torch.testing.assert_close(empty, empty_memory(a_compact_backbone, features)[rows])
     memory = training.prior.to_memory(latent, empty)
     torch.testing.assert_close(training.prior.to_latent(memory, empty), latent, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,93 @@
+"""A prior trained by two processes, started by accelerate and talking through gloo."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cases import small_abdomen, write_case
+from safetensors.torch import load_file
+
+from DiffuSAMLib.cli import main
+from DiffuSAMLib.processes import Processes
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# An odd batch: the two have unequal shares.
+OPTIONS = [
+    *("--label-names", "1=spleen,2=right kidney,3=left kidney,4=liver", "--device", "cpu"),
+    *("--image-size", "64", "--batch", "5", "--iterations", "6", "--validation", "slices"),
+    *("--set", "width=[16,32]", "--set", "condition_width=[16,32]", "--set", "validation.every_minutes=0"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name three small cases."""
+    folder = tmp_path_factory.mktemp("data")
+    for number in range(3):
+        write_case(folder, f"case{number}", small_abdomen(3 + number))
+    return ["--images", str(folder / "images"), "--labels", str(folder / "labels")]
+
+
+def launch(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`accelerate launch` with two processes of one thread each."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    script = str(REPOSITORY / "DiffuSAMLib" / "train_prior.py")
+    # The port is any that is free; the machine's own settings of accelerate do not matter.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder)}
+    return subprocess.run(
+        [*command, "--main_process_port", "0", script, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=240,
+    )
+
+
+def test_two_processes_train_what_one_trains(data: list[str], tmp_path: Path) -> None:
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    assert main(["train", *data, *OPTIONS, "-o", str(one)]) == 0
+    ended = launch([*data, *OPTIONS, "-o", str(two)], tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    # Sums in another order, rounded to half precision.
+    torch.testing.assert_close(load_file(two), load_file(one), atol=2e-3, rtol=2e-3)
+    losses = []
+    for name in ("one", "two"):
+        with (tmp_path / f"{name}.run" / "losses.csv").open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        losses.append([float(last[part]) for part in ("prior", "segmentation", "outlines", "presence")])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    # Only one of the two tells.
+    assert ended.stdout.count("case0.nii.gz goes with case0.nii.gz.") == 1
+    assert ended.stdout.count(f"{two}: spleen") == 1
+    assert not (tmp_path / "two.training").exists()
+
+
+def test_a_batch_too_small_to_be_shared_is_refused(data: list[str], tmp_path: Path) -> None:
+    ended = launch([*data, *OPTIONS, "--batch", "1", "-o", str(tmp_path / "p.safetensors")], tmp_path)
+    assert ended.returncode != 0
+    assert "diffusam: A batch of 1 cannot be shared by 2 processes." in ended.stderr
+    assert not list(tmp_path.glob("p.*"))
+
+
+@pytest.mark.parametrize(("things", "count"), [(8, 2), (5, 2), (7, 3)])
+def test_every_thing_is_in_one_share(things: int, count: int) -> None:
+    shares = [range(things)[Processes(index, count).share(things)] for index in range(count)]
+    assert [number for share in shares for number in share] == list(range(things))
+    assert all(shares)
+
+
+def test_one_process_alone_needs_nobody() -> None:
+    processes = Processes.launched()
+    assert (processes.index, processes.count, processes.main) == (0, 1, True)
+    values = torch.arange(3.0)
+    torch.testing.assert_close(processes.sum(values), values)
+    assert processes.agree([0.5, 1]) == [0.5, 1]
+    processes.wait()
