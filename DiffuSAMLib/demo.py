@@ -9,12 +9,10 @@ import numpy as np
 from .files import output_error
 from .labelmaps import read_labelmap
 from .metrics import score_case
-from .procedural import make_abdomen
+from .procedural import DEMO_SEED, make_abdomen
 from .progress import Progress
 from .segment_file import SegmentRequest, segment_file
 from .segmentation_files import write_scalar
-
-DEMO_SEED = 7
 
 
 def run_demo(folder: Path, *, progress: Progress | None = None) -> str:

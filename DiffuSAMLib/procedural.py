@@ -27,7 +27,7 @@ from .procedural_canvas import (
 )
 from .volumes import LabelMap, Modality, Volume
 
-__all__ = ["ORGAN_NAMES", "TISSUE", "TISSUE_NAMES", "Abdomen", "make_abdomen", "make_shapes"]
+__all__ = ["DEMO_SEED", "ORGAN_NAMES", "TISSUE", "TISSUE_NAMES", "Abdomen", "make_abdomen", "make_shapes"]
 
 ORGAN_NAMES = {
     SPLEEN: "spleen",
@@ -35,6 +35,9 @@ ORGAN_NAMES = {
     LEFT_KIDNEY: "left kidney",
     LIVER: "liver",
 }
+
+# The abdomen of the demo and of Sample Data: the first seed in the portal venous phase, as most CT of the abdomen is.
+DEMO_SEED = 2
 
 # HU by contrast phase: none, arterial, portal venous, late.
 _CT_PHASES: dict[str, tuple[float, float, float, float]] = {

@@ -8,7 +8,6 @@ from slicer.i18n import tr as _
 from .library import addLibraryToPath
 
 CATEGORY = "DiffuSAM Segment"
-PROCEDURAL_SEED = 7
 CT_LIVER_SHA256 = "e16eae0ae6fefa858c5c11e58f0f1bb81834d81b7102e021571056324ef6f37e"
 
 
@@ -41,9 +40,10 @@ def registerSampleData(iconFolder: str) -> None:
     )
 
 
-def addProceduralAbdomen(modality: str = "CT", seed: int = PROCEDURAL_SEED):
+def addProceduralAbdomen(modality: str = "CT", seed: int | None = None):
     """Makes a patient that never lived.
 
+    :param seed: of which patient; by default that of ``make demo``
     :return: the volume node, and the true labels as an array (z, y, x): 1 spleen, 2 right kidney, 3 left
         kidney, 4 liver
     """
@@ -51,9 +51,9 @@ def addProceduralAbdomen(modality: str = "CT", seed: int = PROCEDURAL_SEED):
     import vtk
 
     addLibraryToPath()
-    from DiffuSAMLib.procedural import make_abdomen
+    from DiffuSAMLib.procedural import DEMO_SEED, make_abdomen
 
-    abdomen = make_abdomen(seed, modality=modality)
+    abdomen = make_abdomen(DEMO_SEED if seed is None else seed, modality=modality)
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ abdomen.volume.geometry.matrix
     name = _("Procedural abdomen {modality}").format(modality=modality)
     node = slicer.mrmlScene.AddNewNodeByClass(
