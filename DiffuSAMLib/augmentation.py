@@ -91,19 +91,19 @@ class IntensityAugmentation:
         def uniform(low: float, high: float) -> Tensor:
             return torch.rand(batch, 1, 1, 1, generator=generator) * (high - low) + low
 
+        images = images.clone()
         chosen = torch.rand(batch, generator=generator)
-        curved = _random_curve(images, generator)
-        if labels is not None and self.organ_curves > 0:
-            own = torch.rand(batch, generator=generator) < self.organ_curves
-            curved = torch.where(
-                own[:, None, None, None], _organ_curves(images, curved, labels, generator), curved
-            )
-        convolved = _random_convolutions(images, generator)
-        pick = chosen[:, None, None, None]
-        images = torch.where(pick < self.cross_modality / 2, curved, images)
-        images = torch.where(
-            (pick >= self.cross_modality / 2) & (pick < self.cross_modality), convolved, images
-        )
+        own = torch.rand(batch, generator=generator) < self.organ_curves
+        for of_organs in (False, True):
+            rows = (chosen < self.cross_modality / 2) & (own == of_organs)
+            if rows.any():
+                curved = _random_curve(images[rows], generator)
+                if of_organs and labels is not None:
+                    curved = _organ_curves(images[rows], curved, labels[rows], generator)
+                images[rows] = curved
+        rows = (chosen >= self.cross_modality / 2) & (chosen < self.cross_modality)
+        if rows.any():
+            images[rows] = _random_convolutions(images[rows], generator)
 
         s = self.strength
         images = images.clamp(0, 1) ** torch.exp(uniform(-0.4 * s, 0.4 * s))

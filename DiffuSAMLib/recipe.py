@@ -29,6 +29,8 @@ class TrainingConfig:
         minutes: Ends earlier when this time is up; None sets no limit. The learning rate falls to zero at
             whichever end comes first.
         batch: Slices in a step; each with the organs it shows.
+        slice_uses: In how many steps an augmented slice is used on average, each time under other noise, before a
+            new one is augmented and encoded in its place; 1 never uses one twice.
         optimizer: "adamw", or "adam", which takes the weight decay as part of the gradient.
         learning_rate: The highest.
         weight_decay: Of the optimizer.
@@ -48,6 +50,7 @@ class TrainingConfig:
     iterations: int = 7800
     minutes: float | None = None
     batch: int = 8
+    slice_uses: int = 6
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 6e-4
     weight_decay: float = 0.02
@@ -74,8 +77,9 @@ class TrainingConfig:
             raise InputError("A training needs at least one iteration and more than 0 minutes.")
         if self.seed < 0:
             raise InputError(f"The seed must be 0 or more, not {self.seed}.")
-        if self.batch < 1:
-            raise InputError(f"The batch must be 1 slice or more, not {self.batch}.")
+        for name in ("batch", "slice_uses"):
+            if getattr(self, name) < 1:
+                raise InputError(f"The setting {name} must be 1 or more, not {getattr(self, name)}.")
         if not self.learning_rate > 0:
             raise InputError(f"The learning rate must be more than 0, not {self.learning_rate:g}.")
         for name in ("weight_decay", "prior_weight", "segmentation_weight", "outline_weight", "warmup"):
@@ -208,6 +212,7 @@ PAPER = Recipe(
     training=TrainingConfig(
         iterations=7800,
         batch=4,
+        slice_uses=1,
         optimizer="adam",
         learning_rate=1e-4,
         weight_decay=0.0,

@@ -30,20 +30,21 @@ class Batch:
 
 
 class SliceSampler:
-    """Draws batches of augmented slices."""
+    """Draws augmented slices."""
 
     def __init__(self, pool: StackPool, config: TrainingConfig, *, context: int) -> None:
         self.pool, self.config, self.context = pool, config, context
         self.seek(0)
 
-    def seek(self, iteration: int) -> None:
-        """Makes the draws from here on depend on the seed and the iteration alone, so that a run can resume."""
-        self.rng = np.random.default_rng([self.config.seed, iteration])
-        self.generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + iteration)
+    def seek(self, number: int) -> None:
+        """Makes the draw from here on depend on the seed and this number alone, so that a run can resume."""
+        self.rng = np.random.default_rng([self.config.seed, number])
+        self.generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + number)
 
-    def draw(self) -> Batch:
+    def draw(self, count: int) -> Batch:
+        """The next `count` slices."""
         images, labels, known = [], [], []
-        for _ in range(self.config.batch):
+        for _ in range(count):
             stack, number = self.pool.draw(self.rng, organ_share=0.6)
             images.append(
                 as_channels(self.pool.images(stack), torch.tensor([number]), context=self.context)[0]

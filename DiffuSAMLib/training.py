@@ -16,20 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
+from .backbones import Backbone, Memory
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
+from .encoded_slices import EncodedBatch, EncodedSlices
 from .losses import mask_loss, outline_loss
-from .prior import Prior, empty_memory
+from .prior import Prior
 from .processes import Processes
 from .progress import Progress
 from .recipe import TrainingConfig
-from .slice_sampler import Batch, SliceSampler
+from .slice_sampler import SliceSampler
 from .training_events import TrainingListener
 from .training_log import TrainingLog
 from .training_reporter import TrainingReporter
 from .validation import Prediction, Validation, ValidationConfig
 
 logger = logging.getLogger(__name__)
+
+# Slices over which the deviation of the latents is measured.
+MEASURED = 96
 
 Ending = Literal["complete", "stopped", "no improvement"]
 
@@ -92,7 +96,8 @@ class PriorTraining:
         record: str = "",
         processes: Processes | None = None,
     ) -> None:
-        self.prior, self.backbone, self.sampler, self.config = prior, backbone, sampler, config
+        self.prior, self.backbone, self.config = prior, backbone, config
+        self.slices = EncodedSlices(sampler, backbone, training_steps=prior.config.training_steps)
         self.checkpoint, self.record = checkpoint, record
         self.processes = processes or Processes()
         self.validation, self.validation_config = validation, validation_config or ValidationConfig()
@@ -250,72 +255,37 @@ class PriorTraining:
         self._tell.validation(self._shadow, prediction, best=best)
 
     @torch.no_grad()
-    def _measure_latents(self, *, batches: int = 12) -> None:
+    def _measure_latents(self) -> None:
         """Sets the deviation of each latent channel, over organs that are present."""
-        squares = []
-        for _ in range(batches):
-            # Every process measures all of it.
-            latent, *_ = self._targets(self.sampler.draw(), slice(None), present_only=True)
-            squares.append((latent**2).mean((0, 2, 3)))
-        deviation = torch.stack(squares).mean(0).sqrt().clamp(min=1e-4)
-        self.prior.latent_deviation.copy_(deviation[:, None, None])
-        self.averaged["latent_deviation"].copy_(self.prior.latent_deviation)
-
-    @torch.no_grad()
-    def _targets(
-        self, batch: Batch, share: slice, *, present_only: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, ImageFeatures]:
-        """The latents that true masks make.
-
-        Returns:
-            latents `(b, m, h, w)` of the share's slices, memories of the empty slices `(b, m, h, w)`, which slice
-            of the share and which organ each belongs to `(b,)`, which of all slices' latents these are, bool
-            `(all,)`, and the image features of the share.
-        """
-        device = self.backbone.device
-        features = self.backbone.encode_image(batch.images[share].to(device))
-        present = batch.masks.flatten(2).any(2)
-        chosen = present | (
-            torch.rand(present.shape, generator=self.sampler.generator) < self.config.absent_share
-        )
-        chosen = (present if present_only else chosen) & batch.known
-        if not chosen.any():
-            chosen = batch.known
-        rows, organs = chosen.nonzero(as_tuple=True)
-        first, last, _ = share.indices(len(chosen))
-        own = (rows >= first) & (rows < last)
-        rows, organs = rows[own], organs[own]
-        masks = mask_to_logits(batch.masks[rows, organs][:, None]).to(device)
-        rows, organs = (rows - first).to(device), organs.to(device)
-        memory = self.backbone.encode_memory(features[rows], masks)
-        empty = empty_memory(self.backbone, features)[rows]
-        return self.prior.to_latent(memory, empty), empty, rows, organs, own, features
+        # Every process measures all of it.
+        first = self.slices.window(0)
+        squares = [
+            ((memory - each.empty) ** 2).mean((1, 2))
+            for number in range(MEASURED)
+            for each in self.slices.encoded([number], keep=first)
+            for memory in each.memories.values()
+        ]
+        if squares:
+            deviation = torch.stack(squares).mean(0).sqrt().clamp(min=1e-4)
+            self.prior.latent_deviation.copy_(deviation[:, None, None])
+            self.averaged["latent_deviation"].copy_(self.prior.latent_deviation)
 
     def _gradients(self, rate: float) -> dict[str, float]:
-        """Draws a batch and computes its losses and their gradients."""
+        """Computes the losses of a batch and their gradients."""
         config, scheduler, processes = self.config, self.prior.scheduler, self.processes
-        self.sampler.seek(self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.prior.train()
-        batch = self.sampler.draw()
-        share = processes.share(len(batch.images))
-        latent, empty, rows, organs, own, features = self._targets(batch, share)
-        # Drawn for all slices, so that sharing them out changes nothing.
-        generator = self.sampler.generator
-        last = self.prior.config.training_steps - 1
-        timestep = torch.randint(0, last + 1, (len(own),), generator=generator)
-        timestep[torch.rand(len(own), generator=generator) < config.last_step_share] = last
-        noise = torch.randn((len(own), *latent.shape[1:]), generator=generator)[own].to(latent)
-        timestep = timestep[own].to(latent.device)
+        batch = EncodedBatch.of(self.slices.batch(self.iteration, processes.share(config.batch)))
+        features, rows, organs = batch.features, batch.rows, batch.organs
+        latent = self.prior.to_latent(batch.memories, batch.empty)
+        noisy = scheduler.add_noise(latent, batch.noise, batch.timesteps)
         condition = self.prior.condition(features)
-        clean = self.prior.denoise(
-            scheduler.add_noise(latent, noise, timestep), timestep, condition[rows], organs
-        )
-        decoded = self.backbone.decode(features[rows], [Memory(self.prior.to_memory(clean, empty))])
+        clean = self.prior.denoise(noisy, batch.timesteps, condition[rows], organs)
+        decoded = self.backbone.decode(features[rows], [Memory(self.prior.to_memory(clean, batch.empty))])
         outlines = self.prior.outlines(condition)
         presence = self.prior.presence(condition, outlines)
-        truth, known = batch.masks[share].to(latent.device), batch.known[share].to(latent.device)
+        truth, known = batch.masks, batch.known
         present = truth.flatten(2).any(2).to(presence)
 
         def total(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
+from DiffuSAMLib.encoded_slices import EncodedBatch
 from DiffuSAMLib.errors import InputError, WeightsError
 from DiffuSAMLib.prior import Prior, PriorConfig, empty_memory
 from DiffuSAMLib.prior_files import read_prior
@@ -126,20 +127,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(a_compact_backbone: Backbone,
         assert one == pytest.approx(other, abs=1e-6)
 
 
-def test_draws_depend_on_the_seed_and_the_iteration_alone() -> None:
+def test_draws_depend_on_the_seed_and_their_number_alone() -> None:
     config = replace(SHORT, spatial=SpatialAugmentation(), intensity=IntensityAugmentation())
     pool = StackPool([one_slice()])
     sampler, again = (SliceSampler(pool, config, context=1) for _ in range(2))
     other = SliceSampler(pool, replace(config, seed=1), context=1)
     for each in (sampler, other):
         each.seek(7)
-    again.draw()
+    again.draw(1)
     again.seek(7)
-    first = sampler.draw()
-    assert torch.equal(first.images, again.draw().images)
-    assert not torch.equal(first.images, other.draw().images)
+    first = sampler.draw(2)
+    assert torch.equal(first.images, again.draw(2).images)
+    assert not torch.equal(first.images, other.draw(2).images)
     sampler.seek(8)
-    assert not torch.equal(first.images, sampler.draw().images)
+    assert not torch.equal(first.images, sampler.draw(2).images)
     assert first.images.shape == (2, 3, SIDE, SIDE)
     assert first.masks.shape == (2, 2, SIDE, SIDE)
     assert first.known.tolist() == [[True, True], [True, True]]
@@ -174,8 +175,9 @@ def test_the_average_of_the_weights_is_what_training_gives(
 def test_latents_are_standardised(a_compact_backbone: Backbone, tmp_path: Path) -> None:
     training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
     averaged = training.run()
-    training.sampler.seek(5)
-    latent, *_ = training._targets(training.sampler.draw(), slice(None), present_only=True)
+    (each,) = training.slices.encoded([5], keep=range(0))
+    present = torch.stack(list(each.memories.values()))
+    latent = training.prior.to_latent(present, each.empty)
     assert float((latent**2).mean()) == pytest.approx(1, rel=0.35)
     torch.testing.assert_close(averaged["latent_deviation"], training.prior.latent_deviation)
 
@@ -207,10 +209,13 @@ def test_the_frozen_backbone_stays_as_it_was(a_compact_backbone: Backbone, tmp_p
 def test_a_latent_and_a_memory_are_inverse(a_compact_backbone: Backbone, tmp_path: Path) -> None:
     training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
     training.run()
-    latent, empty, rows, _, _, features = training._targets(training.sampler.draw(), slice(None))
-    torch.testing.assert_close(empty, empty_memory(a_compact_backbone, features)[rows])
-    memory = training.prior.to_memory(latent, empty)
-    torch.testing.assert_close(training.prior.to_latent(memory, empty), latent, atol=1e-4, rtol=1e-4)
+    batch = EncodedBatch.of(training.slices.batch(0))
+    torch.testing.assert_close(
+        batch.empty, empty_memory(a_compact_backbone, batch.features)[batch.rows], atol=1e-4, rtol=1e-4
+    )
+    latent = training.prior.to_latent(batch.memories, batch.empty)
+    memory = training.prior.to_memory(latent, batch.empty)
+    torch.testing.assert_close(memory, batch.memories, atol=1e-4, rtol=1e-4)
 
 
 def test_a_time_limit_ends_the_training(a_compact_backbone: Backbone, tmp_path: Path) -> None:

@@ -31,8 +31,7 @@ from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
 from DiffuSAMLib.weights import load_backbone
 
-# The first iterations are slower.
-WARM_UP = 5
+WARM_UP = 10
 # Losses of single iterations differ much: means over so many at the beginning and at the end are compared.
 COMPARED = 5
 
@@ -77,29 +76,23 @@ def measure(
             config=config,
             checkpoint=Path(folder) / "speed.training",
         )
-        for owner, name in (
-            (training.sampler, "draw"),
-            (training, "_targets"),
-            (training, "_gradients"),
-            (training, "_update"),
-        ):
+        for owner, name in ((training.slices, "batch"), (training, "_gradients"), (training, "_update")):
             watch.watch(owner, name)
         training.run()
-    # Counted from the end: the latents are measured on some batches first.
-    counted = iterations - WARM_UP
-    parts = {name: statistics.fmean(seconds[-counted:]) for name, seconds in watch.seconds.items()}
-    needed = parts["_gradients"] - parts["draw"] - parts["_targets"]
+    # At first all slices are new.
+    parts = {name: statistics.fmean(seconds[WARM_UP:]) for name, seconds in watch.seconds.items()}
+    needed = parts["_gradients"] - parts["batch"]
     whole = parts["_gradients"] + parts["_update"]
     totals = [sum(losses.values()) for losses in training.losses]
     return {
         "cases": [case.name for case in cases],
         "image_size": backbone.image_size,
         "batch": config.batch,
+        "slice_uses": config.slice_uses,
         "iterations": iterations,
         "seconds": {
             "iteration": whole,
-            "draw and augment": parts["draw"],
-            "encode image and true memories": parts["_targets"],
+            "drawing, augmenting and encoding": parts["batch"],
             "prior and decoder, forward and backward": needed,
             "optimizer and average": parts["_update"],
         },
@@ -115,7 +108,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sam21", action="store_true", help="SAM2.1 tiny instead of the compact backbone")
-    parser.add_argument("--iterations", type=int, help="default: 60, and 20 of SAM2.1")
+    parser.add_argument("--iterations", type=int, help="default: 100, and 20 of SAM2.1")
     arguments = parser.parse_args()
     if arguments.sam21:
         recipe = RECIPES["paper"]
@@ -125,7 +118,7 @@ def main() -> None:
         result = measure(recipe, backbone, "fewshot_ct_draw1", ORGANS, iterations=iterations)
     else:
         backbone = load_backbone("compact").backbone
-        organs, iterations = PROTOCOLS["D"].organs, arguments.iterations or 60
+        organs, iterations = PROTOCOLS["D"].organs, arguments.iterations or 100
         result = measure(RECIPES["compact"], backbone, "hippocampus_draw1", organs, iterations=iterations)
     print(result)
     write_result("training_speed_sam21_tiny" if arguments.sam21 else "training_speed_compact", result)

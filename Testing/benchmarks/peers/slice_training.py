@@ -153,7 +153,7 @@ class SliceTraining:
         warm = min(1.0, (self.iteration + 1) / self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.part()))
-        batch = self.sampler.draw()
+        batch = self.sampler.draw(self.config.batch)
         organs = batch.masks[:, :-1] if self.ignored else batch.masks
         counted = ~batch.masks[:, -1] if self.ignored else torch.ones_like(batch.masks[:, 0])
         values = torch.arange(1, organs.shape[1] + 1)

@@ -1,0 +1,197 @@
+"""Augmented training slices with what the frozen backbone makes of them, each used in several iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
+from .prior import empty_memory
+from .slice_sampler import SliceSampler
+
+
+@dataclass(frozen=True)
+class EncodedSlice:
+    """One augmented slice.
+
+    Attributes:
+        features: Of this slice, a batch of one.
+        masks: bool `(organs, s, s)`.
+        known: bool `(organs,)`, whether its case has labels for the organ.
+        memories: By organ, `(m, h, w)` that the true mask makes; only of organs that the slice shows.
+        absent: Memory `(m, h, w)` of an organ that is not there.
+        empty: Memory `(m, h, w)` that latents are measured from.
+    """
+
+    features: ImageFeatures
+    masks: Tensor
+    known: Tensor
+    memories: dict[int, Tensor]
+    absent: Tensor
+    empty: Tensor
+
+    def memory(self, organ: int) -> Tensor:
+        return self.memories.get(organ, self.absent)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A slice in a batch, and what is random about this use of it.
+
+    Attributes:
+        slice: See there.
+        organs: Whose memories are learnt this time: those that are there, and some that are not.
+        timesteps: `(len(organs),)`.
+        noise: `(len(organs), m, h, w)`, standard normal.
+    """
+
+    slice: EncodedSlice
+    organs: list[int]
+    timesteps: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """The slices of a batch, `b` of them, and the memories to learn, `k` of them.
+
+    Attributes:
+        features: Of the slices.
+        masks: bool `(b, organs, s, s)`.
+        known: bool `(b, organs)`.
+        rows, organs: `(k,)`, which slice and which organ each memory belongs to.
+        memories, empty: `(k, m, h, w)`.
+        timesteps: `(k,)`.
+        noise: `(k, m, h, w)`.
+    """
+
+    features: ImageFeatures
+    masks: Tensor
+    known: Tensor
+    rows: Tensor
+    organs: Tensor
+    memories: Tensor
+    empty: Tensor
+    timesteps: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice]) -> EncodedBatch:
+        slices = [choice.slice for choice in choices]
+        items = [(row, organ) for row, choice in enumerate(choices) for organ in choice.organs]
+        device = slices[0].masks.device
+        levels = zip(*(each.features.levels() for each in slices), strict=True)
+        return cls(
+            features=ImageFeatures(*(torch.cat(level) for level in levels)),
+            masks=torch.stack([each.masks for each in slices]),
+            known=torch.stack([each.known for each in slices]).to(device),
+            rows=torch.tensor([row for row, _ in items], device=device),
+            organs=torch.tensor([organ for _, organ in items], device=device),
+            memories=torch.stack([slices[row].memory(organ) for row, organ in items]),
+            empty=torch.stack([slices[row].empty for row, _ in items]),
+            timesteps=torch.cat([choice.timesteps for choice in choices]).to(device),
+            noise=torch.cat([choice.noise for choice in choices]).to(device),
+        )
+
+
+class EncodedSlices:
+    """Keeps slices encoded for as long as batches draw on them.
+
+    Encoding a slice costs about as much as learning from it once. So each is used `slice_uses` times, mixed anew with
+    others every time, under other noise: batches are drawn from a window that moves on over an endless row of
+    augmented slices. What is drawn depends on the seed and the iteration alone, not on what was drawn before: a resumed
+    run, and each of several processes, meets the same slices.
+
+    Args:
+        sampler: Where slices come from.
+        backbone: Frozen.
+        training_steps: Length of the noise schedule.
+    """
+
+    def __init__(self, sampler: SliceSampler, backbone: Backbone, *, training_steps: int) -> None:
+        self.sampler, self.backbone, self.training_steps = sampler, backbone, training_steps
+        self._kept: dict[int, EncodedSlice] = {}
+
+    def window(self, iteration: int) -> range:
+        """Numbers of the slices that a batch is drawn from."""
+        config = self.sampler.config
+        first = iteration * config.batch // config.slice_uses
+        return range(first, first + config.batch * config.slice_uses)
+
+    def batch(self, iteration: int, share: slice = slice(None)) -> list[Choice]:
+        """The batch of an iteration, or this process's share of it."""
+        seed, size = self.sampler.config.seed, self.sampler.config.batch
+        window = self.window(iteration)
+        rng = np.random.default_rng([seed, iteration, 1])
+        positions = range(size)[share]
+        numbers = rng.choice(len(window), size=size, replace=False)[share] + window.start
+        slices = self.encoded(numbers.tolist(), keep=window)
+        return [
+            self._choice(each, np.random.SeedSequence([seed, iteration, 2, position]))
+            for each, position in zip(slices, positions, strict=True)
+        ]
+
+    def encoded(self, numbers: Sequence[int], *, keep: range) -> list[EncodedSlice]:
+        """The augmented slices of these numbers; forgets all others that are not in `keep`."""
+        self._kept = {
+            number: kept for number, kept in self._kept.items() if number in keep or number in numbers
+        }
+        missing = [number for number in numbers if number not in self._kept]
+        # Sums in a batch depend a little on its size. What is kept must not depend on what else was missing.
+        size = len(missing) if self.sampler.config.slice_uses == 1 else 1
+        for begin in range(0, len(missing), size or 1):
+            part = missing[begin : begin + size]
+            self._kept.update(zip(part, self._encode(part), strict=True))
+        return [self._kept[number] for number in numbers]
+
+    @torch.no_grad()
+    def _encode(self, numbers: Sequence[int]) -> Iterator[EncodedSlice]:
+        drawn = []
+        for number in numbers:
+            self.sampler.seek(number)
+            drawn.append(self.sampler.draw(1))
+        device = self.backbone.device
+        features = self.backbone.encode_image(torch.cat([each.images for each in drawn]).to(device))
+        masks = torch.cat([each.masks for each in drawn])
+        rows, organs = masks.flatten(2).any(2).nonzero(as_tuple=True)
+        empty = empty_memory(self.backbone, features)
+        nothing = mask_to_logits(torch.zeros(1, 1, *masks.shape[-2:], device=device))
+        score = nothing.new_full((len(numbers), 1), -MASK_LOGIT)
+        absent = self.backbone.encode_memory(features, nothing, object_score=score)
+        memories: list[dict[int, Tensor]] = [{} for _ in numbers]
+        if len(rows):
+            logits = mask_to_logits(masks[rows, organs][:, None]).to(device)
+            made = self.backbone.encode_memory(features[rows.to(device)], logits)
+            for row, organ, memory in zip(rows.tolist(), organs.tolist(), made, strict=True):
+                memories[row][organ] = memory.clone()
+        for row, each in enumerate(drawn):
+            yield EncodedSlice(
+                # Not views: these would keep all slices of the chunk in memory.
+                ImageFeatures(*(level[row : row + 1].clone() for level in features.levels())),
+                masks[row].to(device),
+                each.known[0],
+                memories[row],
+                absent[row].clone(),
+                empty[row].clone(),
+            )
+
+    def _choice(self, chosen: EncodedSlice, seed: np.random.SeedSequence) -> Choice:
+        config = self.sampler.config
+        generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        known = chosen.known.nonzero()[:, 0].tolist()
+        also = (torch.rand(len(known), generator=generator) < config.absent_share).tolist()
+        organs = [
+            organ for organ, wanted in zip(known, also, strict=True) if wanted or organ in chosen.memories
+        ]
+        if not organs:
+            # No slice teaches nothing.
+            organs = [known[int(torch.randint(len(known), (1,), generator=generator))]]
+        last = self.training_steps - 1
+        timesteps = torch.randint(0, last + 1, (len(organs),), generator=generator)
+        timesteps[torch.rand(len(organs), generator=generator) < config.last_step_share] = last
+        noise = torch.randn((len(organs), *self.backbone.memory_shape), generator=generator)
+        return Choice(chosen, organs, timesteps, noise)
