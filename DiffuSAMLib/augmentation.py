@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .errors import InputError
+
+
+def _check(settings: object, highest: Mapping[str, float]) -> None:
+    for name, most in highest.items():
+        value = getattr(settings, name)
+        if not 0 <= value <= most:
+            raise InputError(f"The augmentation's {name} must be 0 to {most:g}, not {value:g}.")
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,14 @@ class SpatialAugmentation:
     scale: float = 0.25
     shift: float = 0.08
     elastic: float = 0.015
+
+    def check(self) -> None:
+        """Refuses what cannot be done.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        _check(self, {"rotation": 180.0, "scale": 4.0, "shift": 1.0, "elastic": 1.0})
 
     def grid(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
         """Sampling positions `(batch, size, size, 2)` for `grid_sample`."""
@@ -77,6 +95,14 @@ class IntensityAugmentation:
     cross_modality: float = 0.4
     organ_curves: float = 0.25
     strength: float = 1.0
+
+    def check(self) -> None:
+        """Refuses what cannot be done.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        _check(self, {"cross_modality": 1.0, "organ_curves": 1.0, "strength": 5.0})
 
     def __call__(self, images: Tensor, generator: torch.Generator, *, labels: Tensor | None = None) -> Tensor:
         """Images `(b, c, s, s)` in `[0, 1]`, changed, in `[0, 1]`; all channels of one image alike.

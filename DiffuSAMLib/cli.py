@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from . import __version__
 from .data_options import add_data_options, cases_of, organ_names
 from .errors import DiffuSAMError, InputError
-from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminated_as_interrupt
 from .progress import JsonProgress, Progress, ProgressEvent, TerminalProgress
 from .train_command import add_train_options
 
@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = JsonProgress(sys.stdout) if getattr(arguments, "json_progress", False) else None
     try:
         with ExitStack() as stack:
+            stack.enter_context(terminated_as_interrupt())
             progress: Progress = as_json or stack.enter_context(TerminalProgress())
             arguments.run(arguments, progress)
     except DiffuSAMError as error:
@@ -236,10 +237,16 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> None:
         options=_segment_options(arguments),
     )
     if isinstance(progress, JsonProgress):
+        from .prior_files import read_header
+        from .weights import prior_path
+
+        wanted = request.options.organs
+        known = [label.name for label in read_header(prior_path(request.prior)).labels]
+        names = [name for name in known if wanted is None or name in wanted]
         report = segment_file(
             request,
             progress=progress,
-            on_decoded=lambda number, organ, _: progress.slice(slice=number, organ=organ),
+            on_decoded=lambda number, organ, _: progress.slice(slice=number, organ=names[organ]),
         )
         progress.done(output=request.output, organs=report.organs)
     else:
@@ -363,20 +370,18 @@ def _models(arguments: argparse.Namespace, progress: Progress) -> None:
 
 
 def _pretrain(arguments: argparse.Namespace, progress: Progress) -> None:
-    from .interrupts import terminated_as_interrupt
     from .pretrain import pretrain_backbone
 
-    with terminated_as_interrupt():
-        pretrain_backbone(
-            arguments.data,
-            arguments.split,
-            arguments.output,
-            procedural=arguments.procedural,
-            minutes=arguments.minutes,
-            seed=arguments.seed,
-            start=arguments.start,
-            progress=progress,
-        )
+    pretrain_backbone(
+        arguments.data,
+        arguments.split,
+        arguments.output,
+        procedural=arguments.procedural,
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        start=arguments.start,
+        progress=progress,
+    )
     print(arguments.output)
 
 

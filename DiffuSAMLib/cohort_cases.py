@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .files import remove, sha256_of
-from .image_files import FORMATS_HINT
+from .files import remove
+from .image_files import FORMATS_HINT, content_sha256
 
 FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
 CASE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -151,7 +151,7 @@ def finished_report(
     except (LookupError, TypeError, ValueError):
         return None
     # The image last: reading it takes longest.
-    return report if same_settings and sha256_of(case.image) == sha256 else None
+    return report if same_settings and content_sha256(case.image) == sha256 else None
 
 
 def volumes_ml(report: dict[str, Any]) -> dict[str, float]:

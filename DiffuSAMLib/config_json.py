@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -60,6 +61,6 @@ def _value(hint: Any, value: Any, source: str, place: str) -> Any:
     fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not fits:
+    if not fits or (hint is float and not math.isfinite(value)):
         raise InputError(f'{source}: "{place}" is {_NAMES[hint]}.')
     return value

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from .errors import InputError
+from .errors import InputError, OutOfMemoryError
+
+# What PyTorch says where an allocation fails: on the processor (Linux and macOS, Windows), on GPUs.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def choose_device(name: str) -> str:
@@ -38,3 +42,26 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def memory_errors(device: torch.device, *, job: str, hint: str) -> Iterator[None]:
+    """Turns the different ways of running out of memory into one error.
+
+    Args:
+        device: Where the block computes.
+        job: What for, as the message calls it.
+        hint: What to do about it.
+
+    Raises:
+        OutOfMemoryError: The block ran out of memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(sign in told for sign in _OUT_OF_MEMORY):
+            raise
+        raise OutOfMemoryError(
+            f"The device {device} has too little free memory for {job}.", hint=hint
+        ) from error

@@ -95,7 +95,7 @@ def list_series(folder: Path) -> list[DicomSeries]:
             found.append(
                 DicomSeries(
                     uid,
-                    int(number) if number.lstrip("-").isdigit() else 0,
+                    int(number) if number.lstrip("-").isdecimal() else 0,
                     tag(reader, "0008|103e"),
                     modality,
                     tuple(files),
@@ -148,11 +148,16 @@ def choose_series(found: list[DicomSeries], wanted: str | int | None) -> DicomSe
     if wanted is None:
         chosen = max(found, key=lambda series: len(series.files))
         if len(found) > 1:
-            log.info("The folder holds %d series: %s. Using %s.", len(found), listing, chosen)
+            log.warning(
+                "The folder holds %d series: %s. Using %s; --series chooses another.",
+                len(found),
+                listing,
+                chosen,
+            )
         return chosen
     text = str(wanted).strip()
     matches = [series for series in found if series.uid == text]
-    if not matches and text.isdigit() and 1 <= int(text) <= len(found):
+    if not matches and text.isdecimal() and 1 <= int(text) <= len(found):
         matches = [found[int(text) - 1]]
     if not matches and text:
         matches = [series for series in found if text.casefold() in series.description.casefold()]

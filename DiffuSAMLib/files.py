@@ -55,6 +55,15 @@ def require_writable(path: Path) -> None:
         raise OutputError(
             f"There is no folder {path.parent} to write {path.name} to.", hint="Create it first."
         )
+    require_file_name(path)
+
+
+def require_file_name(path: Path) -> None:
+    """Finds a folder that has the name of a file to be.
+
+    Raises:
+        OutputError: There is one.
+    """
     if path.is_dir():
         raise OutputError(f"{path} is a folder, where a file is to be written.", hint="Give a file name.")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
+from .files import sha256_of
+from .geometry import Geometry
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,8 @@ FORMATS_HINT = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) fil
 # Slicer and ITK make slightly skewed NIfTI axes perpendicular; beyond this angle anatomy would visibly shift.
 LARGEST_SKEW_DEGREES = 1.0
 CHUNK_BYTES = 1 << 20
+# Formats of two files: the voxels lie beside the header.
+DETACHED_HEADERS = (".mhd", ".nhdr")
 # NIfTI's codes of the voxel types that can hold NaN.
 FLOAT_TYPES = {16: "f4", 64: "f8"}
 
@@ -225,3 +231,48 @@ def read_skewed_nifti(path: Path) -> sitk.Image:
             del os.environ[switch]
         else:
             os.environ[switch] = before
+
+
+def geometry_of(image: sitk.Image, path: Path) -> Geometry:
+    """The grid of an image that was read.
+
+    Raises:
+        InputError: Its header places the voxels nowhere.
+    """
+    try:
+        return Geometry.from_sitk(image)
+    except ValueError as error:
+        raise InputError(
+            f"The header of {path} gives its voxels no usable place: origin {image.GetOrigin()}, "
+            f"spacing {image.GetSpacing()}.",
+            hint="Export the image again.",
+        ) from error
+
+
+def content_sha256(path: Path) -> str:
+    """As `sha256_of`, with the voxels of formats whose header is a file of its own.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    own = sha256_of(path)
+    if path.suffix.lower() not in DETACHED_HEADERS or path.is_dir():
+        return own
+    others = [
+        file
+        for file in path.parent.iterdir()
+        if file.is_file() and file != path and file.name.split(".")[0] == path.name.split(".")[0]
+    ]
+    named = _named_data_file(path)
+    others += [named] if named is not None and named not in others else []
+    return hashlib.sha256("\n".join([own, *sorted(map(sha256_of, others))]).encode("ascii")).hexdigest()
+
+
+def _named_data_file(header: Path) -> Path | None:
+    """The file that a detached header says its voxels are in."""
+    text = header.read_bytes()[:CHUNK_BYTES].decode("latin-1")
+    match = re.search(
+        r"^(?:ElementDataFile\s*=|data ?file:)\s*(\S.*?)\s*$", text, re.MULTILINE | re.IGNORECASE
+    )
+    file = header.parent / match[1] if match else header
+    return file if file != header and file.is_file() else None

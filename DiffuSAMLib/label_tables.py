@@ -22,7 +22,7 @@ def parse_label_names(text: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for part in text.split(","):
         value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdigit() or not 0 < int(value) < 256 or not name.strip():
+        if not equals or not value.strip().isdecimal() or not 0 < int(value) < 256 or not name.strip():
             raise InputError(f'"{part}" is not a label name.', hint=_EXAMPLE)
         if int(value) in names:
             raise InputError(f"Label {int(value)} has two names: {names[int(value)]} and {name.strip()}.")
@@ -71,7 +71,7 @@ def label_table(table: Any, *, source: str) -> dict[int, str]:
         raise wrong
     names: dict[int, str] = {}
     for key, entry in table.items():
-        value, name = (int(key), entry) if key.isdigit() and isinstance(entry, str) else (entry, key)
+        value, name = (int(key), entry) if key.isdecimal() and isinstance(entry, str) else (entry, key)
         if type(value) is not int or not 0 <= value <= 255 or not name.strip():
             raise wrong
         if value in names:

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from .errors import InputError
 from .geometry import Geometry
-from .image_files import FORMATS_HINT, read_image
+from .image_files import FORMATS_HINT, geometry_of, read_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +23,13 @@ class LabelMap:
         array: uint8 `(z, y, x)`; 0 is background.
         geometry: Its grid.
         names: Name of each label value that has one.
+        overlap: Voxels that several segments of the file shared.
     """
 
     array: np.ndarray
     geometry: Geometry
     names: dict[int, str]
+    overlap: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,17 @@ def read_labelmap(path: str | Path, names: Mapping[int, str] | None = None) -> L
             hint="Give one three-dimensional label map with one whole number a voxel.",
         )
     stored = require_labels(sitk.GetArrayFromImage(image), path)
+    overlap = 0
     if layers > 1:
         array, own_names = flatten_layers(stored, segments), {n: s.name for n, s in enumerate(segments, 1)}
+        overlap = int(((stored > 0).sum(-1) > 1).sum())
     else:
         array, own_names = stored, {segment.value: segment.name for segment in segments}
     if not array.any():
         raise InputError(
             f"{path} holds no label: every voxel is 0.", hint="Check that the labels were saved."
         )
-    return LabelMap(array, Geometry.from_sitk(image), {**own_names, **(names or {})})
+    return LabelMap(array, geometry_of(image, path), {**own_names, **(names or {})}, overlap)
 
 
 def stored_segments(image: sitk.Image, path: Path) -> list[StoredSegment]:
@@ -100,7 +104,8 @@ def stored_segments(image: sitk.Image, path: Path) -> list[StoredSegment]:
             )
             for number in numbers
         ]
-        if all(0 <= segment.layer < image.GetNumberOfComponentsPerPixel() for segment in segments):
+        layers = range(image.GetNumberOfComponentsPerPixel())
+        if all(segment.layer in layers and 1 <= segment.value <= 255 for segment in segments):
             return segments
     except ValueError:
         pass

@@ -61,6 +61,15 @@ def clean_labels(
     return cleaned
 
 
+def has_several_pieces(mask: np.ndarray) -> bool:
+    """Whether a second piece of a mask `(z, y, x)` is at least a quarter of the largest."""
+    pieces, count = ndimage.label(mask, structure=_NEIGHBOURS_3D)
+    if count < 2:
+        return False
+    second, largest = np.sort(_piece_sizes(pieces, count)[1:])[-2:]
+    return bool(second >= MAJOR_SHARE * largest)
+
+
 def _remove_small_pieces(labels: np.ndarray, value: int, *, only_largest: bool) -> None:
     mask = labels == value
     pieces, count = ndimage.label(mask, structure=_NEIGHBOURS_3D)

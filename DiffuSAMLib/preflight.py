@@ -59,6 +59,7 @@ class CaseFacts:
     voxels: dict[str, int]
     slices: dict[str, int]
     unnamed: tuple[int, ...]
+    overlap: int
     digest: str
 
     @classmethod
@@ -82,6 +83,7 @@ class CaseFacts:
             voxels=voxels,
             slices=slices,
             unnamed=tuple(unnamed),
+            overlap=labels.overlap,
             digest=hashlib.sha256(np.ascontiguousarray(volume.array).data).hexdigest(),
         )
 
@@ -223,6 +225,12 @@ def _case_findings(case: LabelledFiles, facts: CaseFacts, organs: Sequence[str])
             )
         elif voxels < FEW_VOXELS:
             found.append(warn(f"{organ} has only {voxels} voxels here; check its label."))
+    if facts.overlap:
+        found.append(
+            warn(
+                f"its segments overlap in {facts.overlap} voxels; each of these counts for the last of its segments."
+            )
+        )
     if facts.unnamed:
         values = ", ".join(map(str, facts.unnamed[:8])) + (", ..." if len(facts.unnamed) > 8 else "")
         one = len(facts.unnamed) == 1

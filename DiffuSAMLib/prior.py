@@ -34,6 +34,7 @@ class PriorConfig:
         kind: "diffusion", or "regression": the same network without noise, the control that shows what
             diffusion adds.
         training_steps: Length of the noise schedule.
+        in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
     """
 
     organs: tuple[str, ...]
@@ -43,6 +44,7 @@ class PriorConfig:
     condition_width: tuple[int, int] = (80, 112)
     kind: Literal["diffusion", "regression"] = "diffusion"
     training_steps: int = 1000
+    in_pieces: tuple[str, ...] = ()
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:

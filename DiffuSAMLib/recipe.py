@@ -17,7 +17,7 @@ from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class TrainingConfig:
         """
         if self.iterations < 1 or (self.minutes is not None and not self.minutes > 0):
             raise InputError("A training needs at least one iteration and more than 0 minutes.")
-        if self.seed < 0:
-            raise InputError(f"The seed must be 0 or more, not {self.seed}.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"The seed must be 0 to {2**32 - 1}, not {self.seed}.")
         for name in ("batch", "slice_uses"):
             if getattr(self, name) < 1:
                 raise InputError(f"The setting {name} must be 1 or more, not {getattr(self, name)}.")
@@ -85,6 +85,8 @@ class TrainingConfig:
         for name in ("weight_decay", "prior_weight", "segmentation_weight", "outline_weight", "warmup"):
             if getattr(self, name) < 0:
                 raise InputError(f"The setting {name} must be 0 or more, not {getattr(self, name):g}.")
+        self.spatial.check()
+        self.intensity.check()
         for name in ("last_step_share", "absent_share", "average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"The setting {name} must be 0 to 1, not {getattr(self, name):g}.")
@@ -152,7 +154,7 @@ class Recipe:
         # The first recipes had no version: the training's settings alone.
         version = content.get("schema_version", 0)
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-            raise InputError(f"{source} has no usable schema_version.", hint="Write 1.")
+            raise InputError(f"{source} has no usable schema_version.", hint=f"Write {SCHEMA_VERSION}.")
         if version > SCHEMA_VERSION:
             raise InputError(
                 f"{source} is a recipe of a newer DiffuSAM Segment.", hint="Update DiffuSAM Segment."
@@ -198,9 +200,21 @@ class Recipe:
             temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    0: lambda content: {"training": content},
-}
+def _with_sections(content: dict[str, Any]) -> dict[str, Any]:
+    """The first recipes had the settings of the training alone, and organs got no curves of their own."""
+    if isinstance(intensity := content.get("intensity"), dict):
+        content = {**content, "intensity": {"organ_curves": 0.0, **intensity}}
+    return {"training": content}
+
+
+def _with_slice_uses(content: dict[str, Any]) -> dict[str, Any]:
+    """Every slice was encoded anew each time."""
+    if not isinstance(training := content.get("training", {}), dict):
+        return content
+    return {**content, "training": {"slice_uses": 1, **training}}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {0: _with_sections, 1: _with_slice_uses}
 """For each older schema version, what turns a recipe into one of the next version."""
 
 PAPER = Recipe(

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import atomic_path, sha256_of
+from .files import atomic_path
 from .json_values import to_json_value
 
 if TYPE_CHECKING:
     from .geometry import Geometry
+from .image_files import content_sha256
 
 SCHEMA_VERSION = 1
 REPORTED_PACKAGES = ("torch", "sam2", "diffusers", "numpy", "SimpleITK")
@@ -74,7 +75,7 @@ class InputRecord:
             InputError: The path cannot be read.
         """
         z, y, x = geometry.shape
-        return cls(path, sha256_of(path), modality, (int(z), int(y), int(x)), geometry.matrix.tolist())
+        return cls(path, content_sha256(path), modality, (int(z), int(y), int(x)), geometry.matrix.tolist())
 
 
 @dataclass(frozen=True)

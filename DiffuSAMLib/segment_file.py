@@ -15,6 +15,7 @@ from .devices import choose_device
 from .errors import InputError
 from .files import require_writable, sha256_of
 from .geometry import to_canonical
+from .image_files import content_sha256
 from .live_labels import LiveLabels
 from .preview import PREVIEW_ENDINGS, write_preview
 from .progress import Progress, ProgressEvent
@@ -190,12 +191,12 @@ class FileSegmenter:
             kept is not None
             and (kept.modality, kept.series) == (request.modality, request.series)
             and request.image.exists()
-            and sha256_of(request.image) == kept.sha256
+            and content_sha256(request.image) == kept.sha256
         ):
             return kept
         self._image = None
         volume = read_volume(request.image, modality=request.modality, series=request.series)
-        self._image = _ReadImage(volume, sha256_of(request.image), request.modality, request.series)
+        self._image = _ReadImage(volume, content_sha256(request.image), request.modality, request.series)
         return self._image
 
     def _load(self, name: str, device: str) -> tuple[LoadedPrior, Segmenter]:

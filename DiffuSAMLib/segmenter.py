@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone, ImageFeatures
-from .devices import autocast
-from .errors import InputError, OutOfMemoryError
+from .devices import autocast, memory_errors
+from .errors import InputError
 from .geometry import AxisOrder, Geometry, to_canonical
 from .lanes import Lanes, even_parts
 from .postprocessing import clean_labels
@@ -39,7 +39,7 @@ class SegmentOptions:
         steps: Diffusion sampling steps.
         samples: Chains with different noise, averaged.
         seed: Of the noise.
-        clean: Keep each organ's largest piece only and fill small holes.
+        clean: Drop small pieces (all but the largest, of organs that are one piece) and fill small holes.
         propagation: How slices are chained.
     """
 
@@ -215,7 +215,7 @@ class Segmenter:
             if options.clean:
                 stack = encoded.order.view(labels)
                 spacing = encoded.order.geometry.spacing
-                stack[:] = clean_labels(stack, range(1, len(organs) + 1), spacing=spacing[::-1])
+                stack[:] = self._cleaned(stack, organs, spacing[::-1])
         return Segmentation(
             labels=labels,
             confidence_levels=confidence,
@@ -223,6 +223,16 @@ class Segmenter:
             organs=tuple(self.prior.config.organs[organ] for organ in organs),
             seconds=timer.seconds,
         )
+
+    def _cleaned(
+        self, labels: np.ndarray, organs: list[int], spacing: tuple[float, float, float]
+    ) -> np.ndarray:
+        """Labels `(z, y, x)`, 1 for the first of `organs`, without specks and pinholes."""
+        config = self.prior.config
+        several = [value for value, k in enumerate(organs, 1) if config.organs[k] in config.in_pieces]
+        single = [value for value in range(1, len(organs) + 1) if value not in several]
+        labels = clean_labels(labels, single, spacing=spacing)
+        return clean_labels(labels, several, spacing=spacing, keep="major") if several else labels
 
     def _organ_indices(self, names: Sequence[str] | None) -> list[int]:
         known = self.prior.config.organs
@@ -365,13 +375,6 @@ def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], Non
     return report
 
 
-@contextmanager
-def _memory_errors(device: torch.device) -> Iterator[None]:
-    """Turns the different ways of running out of memory into one error."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(
-            f"The device {device} has too little free memory for this volume.",
-            hint="Close other programs, or run with --device cpu.",
-        ) from error
+def _memory_errors(device: torch.device) -> AbstractContextManager[None]:
+    other = "" if device.type == "cpu" else ", or run with --device cpu"
+    return memory_errors(device, job="this volume", hint=f"Close other programs{other}.")

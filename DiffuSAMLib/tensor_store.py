@@ -29,7 +29,13 @@ class TensorStore:
         self._sizes = [prod(shape) for shape in self._shapes]
         self._record = sum(self._sizes)
         # Lives as long as the store. Unbuffered: what a full disk refuses must not be tried again by seek or close.
-        self._file = tempfile.TemporaryFile(prefix="diffusam-", buffering=0)  # noqa: SIM115
+        try:
+            self._file = tempfile.TemporaryFile(prefix="diffusam-", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise OutputError(
+                f"No temporary file can be made for the image features ({error.strerror}).",
+                hint="Point TMPDIR at a folder that may be written.",
+            ) from error
         self._stored: set[int] = set()
         # The file has one position for all threads.
         self._lock = threading.Lock()

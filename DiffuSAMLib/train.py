@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .checkpoints import other_run_error, read_checkpoint
 from .datasets import LabelledFiles, LabelledStack, to_stack
-from .devices import choose_device
-from .errors import InputError, OutOfMemoryError, UnfinishedRunError
-from .files import output_error
+from .devices import choose_device, memory_errors
+from .errors import InputError, UnfinishedRunError
+from .files import output_error, require_file_name
 from .labelmaps import LabelMap
+from .postprocessing import has_several_pieces
 from .preflight import Finding, check_cases, organs_of, unified
 from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
 from .prior_files import PriorHeader, read_header
@@ -40,6 +42,10 @@ from .weights import LoadedBackbone, LoadedPrior, load_backbone, load_prior, sav
 logger = logging.getLogger(__name__)
 
 
+AS_THE_DATA = "As the training data"
+"""Licence of a prior where nobody says more."""
+
+
 def checkpoint_path(output: Path) -> Path:
     """Where the unfinished run of a prior lies."""
     return output.with_suffix(".training")
@@ -57,8 +63,8 @@ def train_prior(
     organs: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     start: str | Path | None = None,
-    title: str = "",
-    licence: str = "As the training data",
+    title: str | None = None,
+    licence: str | None = None,
     device: str = "auto",
     resume: bool = False,
     restart: bool = False,
@@ -79,8 +85,8 @@ def train_prior(
         organs: Names to learn, in the order of their label numbers; None learns all that are labelled.
         recipe: Every setting; None takes the one tuned for the bundled backbone.
         start: Name or file of a prior, made for the same backbone, whose weights to begin with; None begins anew.
-        title: Name for people.
-        licence: Licence of the weights.
+        title: Name for people; None is that of the run that is resumed, or the organs.
+        licence: Licence of the weights; None is that of the run that is resumed, or that of the training data.
         device: As in `choose_device`.
         resume: Go on with an interrupted run, if there is one.
         restart: Drop an interrupted run, if there is one.
@@ -106,6 +112,7 @@ def train_prior(
         )
     if output.suffix != ".safetensors":
         raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
+    require_file_name(output)
     checkpoint = checkpoint_path(output)
     if checkpoint.exists() and not (resume or restart):
         raise UnfinishedRunError(
@@ -125,7 +132,8 @@ def train_prior(
     stacks = _read(cases, chosen, network.image_size, progress, on_finding)
     held_out = choose_held_out(stacks, recipe.validation)
     torch.manual_seed(recipe.training.seed)
-    prior = Prior(_prior_config(recipe, loaded, chosen)).to(network.device)
+    in_pieces = _in_pieces(stacks, chosen)
+    prior = Prior(_prior_config(recipe, loaded, chosen, in_pieces)).to(network.device)
     seen = [case.name for case in cases]
     started_from = None
     if start is not None:
@@ -140,18 +148,18 @@ def train_prior(
         backbone_sha256=loaded.sha256,
         recipe=recipe.to_dict(),
         title=title or ", ".join(chosen),
-        licence=licence,
+        licence=licence or AS_THE_DATA,
         held_out=_description(held_out),
         started_from=started_from,
         device=str(network.device),
+        in_pieces=list(in_pieces),
     )
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
     processes.wait()
     if checkpoint.exists():
-        record.require_same_run(
-            RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint), checkpoint
-        )
+        begun = RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint)
+        record = record.going_on_from(begun, checkpoint, title=title, licence=licence, start=start)
     learnt = [
         stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
     ]
@@ -228,7 +236,7 @@ def finish_training(
         return save_prior(
             path,
             weights,
-            config=_prior_config(recipe, loaded, tuple(record.organs)),
+            config=_prior_config(recipe, loaded, tuple(record.organs), tuple(record.in_pieces)),
             backbone=loaded,
             title=record.title,
             modalities=record.modalities,
@@ -294,10 +302,26 @@ def _read(
         for finding in check.findings:
             on_finding(finding)
     check.require_good()
+    shown = set().union(*(np.unique(stack.labels).tolist() for stack in stacks))
+    if lost := [organ for value, organ in enumerate(organs, start=1) if value not in shown]:
+        raise InputError(
+            f"Slices of {size} pixels are too coarse for {', '.join(lost)}: no pixel of it is left.",
+            hint="Crop the images around it, or choose a larger --image-size.",
+        )
     return stacks
 
 
-def _prior_config(recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...]) -> PriorConfig:
+def _in_pieces(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        organ
+        for value, organ in enumerate(organs, start=1)
+        if any(has_several_pieces(stack.labels == value) for stack in stacks)
+    )
+
+
+def _prior_config(
+    recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...], in_pieces: tuple[str, ...]
+) -> PriorConfig:
     return PriorConfig.for_backbone(
         loaded.backbone,
         organs,
@@ -305,6 +329,7 @@ def _prior_config(recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...
         width=recipe.width,
         condition_width=recipe.condition_width,
         training_steps=recipe.training_steps,
+        in_pieces=in_pieces,
     )
 
 
@@ -340,16 +365,9 @@ def _open_folder(output: Path, recipe: Recipe, *, fresh: bool) -> Path:
     return folder
 
 
-@contextmanager
-def _memory_errors(device: torch.device) -> Iterator[None]:
-    """Turns the different ways of running out of memory into one error."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(
-            f"The device {device} has too little free memory for this recipe.",
-            hint="Choose a smaller --batch or --image-size, or another device; then go on with --resume or start again.",
-        ) from error
+def _memory_errors(device: torch.device) -> AbstractContextManager[None]:
+    hint = "Choose a smaller --batch or --image-size, or another device; then go on with --resume or start again."
+    return memory_errors(device, job="this recipe", hint=hint)
 
 
 def _begin_with(prior: Prior, earlier: LoadedPrior, backbone: LoadedBackbone) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from .checkpoints import other_run_error
 from .errors import InputError
+from .recipe import Recipe
 
 # What a run may go on with although it began with another value.
 _CHANGEABLE = ("name", "validation")
@@ -30,6 +31,7 @@ class RunRecord:
         held_out: What it does not learn from; None is nothing.
         started_from: The prior that it began with; None is none.
         device: Where it runs.
+        in_pieces: Organs that consist of several large pieces.
     """
 
     organs: list[str]
@@ -42,6 +44,7 @@ class RunRecord:
     held_out: dict[str, Any] | None
     started_from: dict[str, Any] | None
     device: str
+    in_pieces: list[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -58,28 +61,54 @@ class RunRecord:
         except (KeyError, TypeError, ValueError) as error:
             raise other_run_error(checkpoint) from error
 
-    def require_same_run(self, other: RunRecord, checkpoint: Path) -> None:
-        """Refuses to resume a run with other organs, cases or settings.
+    def going_on_from(
+        self, begun: RunRecord, checkpoint: Path, *, title: str | None, licence: str | None, start: object
+    ) -> RunRecord:
+        """The record of a run that is resumed: what is not said again is as it was.
+
+        Args:
+            begun: From its checkpoint.
+            checkpoint: For messages.
+            title: A new one; None keeps the old one.
+            licence: Likewise.
+            start: None if nothing was said of the prior that the run began with.
 
         Raises:
-            InputError: They differ.
+            InputError: The organs, cases, settings, held-out slices or the prior to start from are others.
         """
+        mine = self
+        if start is None and begun.started_from is not None:
+            earlier = begun.started_from["training"].get("cases", ())
+            mine = dataclasses.replace(
+                self, started_from=begun.started_from, cases=sorted({*self.cases, *earlier})
+            )
+        mine._require_same_run(begun, checkpoint)
+        return dataclasses.replace(mine, title=title or begun.title, licence=licence or begun.licence)
+
+    def _require_same_run(self, other: RunRecord, checkpoint: Path) -> None:
         different = [
             text
             for key, text in (
                 ("organs", "organs"),
                 ("cases", "cases"),
                 ("backbone_sha256", "backbone weights"),
+                ("started_from", "weights to start from"),
+                ("held_out", "slices held out"),
             )
             if getattr(self, key) != getattr(other, key)
         ]
-        mine, others = _fixed(self.recipe), _fixed(other.recipe)
+        mine, others = _fixed(self.recipe), _fixed(_present(other.recipe, checkpoint))
         different += [key for key in mine if mine[key] != others.get(key)]
         if different:
             raise InputError(
                 f"{checkpoint} holds an unfinished run with other {', '.join(different)}.",
                 hint="Resume with the options it was started with, or delete it to start again.",
             )
+
+
+def _present(recipe: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """A recipe in the present schema."""
+    return Recipe.from_dict(recipe, source=str(checkpoint)).to_dict()
 
 
 def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from .dicom_series import choose_series, list_series, read_series
 from .errors import InputError
 from .geometry import Geometry
-from .image_files import FORMATS_HINT, not_finite_error, read_image
+from .image_files import FORMATS_HINT, geometry_of, not_finite_error, read_image
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Modality = Literal["CT", "MR"]
 
 CT_WINDOW_HU = (-125.0, 275.0)
+MR_PERCENTILES = (0.5, 99.5)
 # Percentiles of a larger volume are taken from this many voxels drawn with a fixed seed.
 SAMPLE_VOXELS = 4_000_000
 
@@ -87,7 +88,7 @@ def read_volume(path: str | Path, *, modality: str | None = None, series: str | 
     require_contrast(array, path)
     if given is None and tagged:
         given = parse_dicom_modality(tagged, path)
-    return Volume(array, Geometry.from_sitk(image), given or guess_modality(array), str(path))
+    return Volume(array, geometry_of(image, path), given or guess_modality(array), str(path))
 
 
 def parse_modality(text: str | None) -> Modality | None:
@@ -202,7 +203,7 @@ def mr_window(array: np.ndarray) -> tuple[float, float]:
     threshold = floor + 0.1 * (float(np.clip(sample, floor, ceiling).mean()) - floor)
     foreground = sample[sample > threshold]
     if foreground.size:
-        low, high = np.percentile(foreground, [0.5, 99.5])
+        low, high = np.percentile(foreground, MR_PERCENTILES)
         if high > low:
             return float(low), float(high)
     return float(sample.min()), float(sample.max())

@@ -20,8 +20,15 @@ from .files import atomic_path, sha256_of
 from .prior import Prior, PriorConfig
 from .prior_files import BackboneReference, PriorHeader, PriorLabel, read_prior, read_safetensors, write_prior
 from .terminology import segment_for
+from .volumes import CT_WINDOW_HU, MR_PERCENTILES
 
 BACKBONE_KEY = "diffusam_backbone"
+# How this version makes slices of images; a prior that was trained on others would find nothing in them.
+PREPROCESSING = {
+    "ct_window_hu": list(CT_WINDOW_HU),
+    "mr_percentiles": list(MR_PERCENTILES),
+    "orientation": "axial, LPS",
+}
 # The image size at which a backbone is used unless told otherwise; the paper's for Meta's checkpoints.
 DEFAULT_IMAGE_SIZE = {"compact": 256}
 PAPER_IMAGE_SIZE = 512
@@ -164,9 +171,15 @@ def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = Non
         raise WeightsError(
             f"{path} describes a network that this version cannot build.", hint="Download or train it again."
         ) from error
+    if header.preprocessing != PREPROCESSING:
+        raise WeightsError(
+            f"{path} was trained on images prepared in another way than this version does.",
+            hint="Update DiffuSAM Segment, or train it again.",
+        )
     network = backbone.backbone
-    fits = (config.memory_channels, config.feature_channels) == (
+    fits = (config.memory_channels, header.backbone.memory_shape, config.feature_channels) == (
         network.memory_shape[0],
+        network.memory_shape,
         network.feature_channels,
     )
     if not fits or config.organs != tuple(label.name for label in header.labels):
@@ -228,11 +241,7 @@ def save_prior(
             memory_shape=backbone.backbone.memory_shape,
         ),
         config=config.to_dict(),
-        preprocessing={
-            "ct_window_hu": [-125, 275],
-            "mr_percentiles": [0.5, 99.5],
-            "orientation": "axial, LPS",
-        },
+        preprocessing=PREPROCESSING,
         sampling={"steps": 2, "samples": 1},
         training={"program_version": __version__, **training},
         licence=licence,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from DiffuSAMLib.devices import autocast, choose_device
-from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.devices import autocast, choose_device, memory_errors
+from DiffuSAMLib.errors import InputError, OutOfMemoryError
 
 
 def test_auto_takes_the_gpu_where_there_is_one() -> None:
@@ -34,6 +34,41 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"no device {name}") as caught:
         choose_device(name)
     assert "--device cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    ],
+)
+def test_running_out_of_memory_is_one_sentence(error: Exception) -> None:
+    with (
+        pytest.raises(
+            OutOfMemoryError, match="device cpu has too little free memory for this volume"
+        ) as caught,
+        memory_errors(torch.device("cpu"), job="this volume", hint="Close other programs."),
+    ):
+        raise error
+    assert caught.value.hint == "Close other programs."
+
+
+def test_the_processor_itself_runs_out_of_memory() -> None:
+    with (
+        pytest.raises(OutOfMemoryError),
+        memory_errors(torch.device("cpu"), job="this volume", hint=""),
+    ):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors(torch.device("cpu"), job="", hint=""):
+        raise RuntimeError("shapes do not match")
 
 
 def test_the_processor_computes_in_full_precision() -> None:

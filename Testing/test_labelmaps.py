@@ -77,6 +77,7 @@ def test_the_layers_of_a_slicer_file_are_merged_and_the_later_wins(tmp_path: Pat
     labels = read_labelmap(path)
     assert labels.names == {1: "late", 2: "one", 3: "two"}
     assert labels.array[:, 0, 0].tolist() == [2, 3, 1, 1]
+    assert labels.overlap == 5 * 6
 
 
 def test_a_single_layer_keeps_its_label_values(tmp_path: Path) -> None:
@@ -91,7 +92,9 @@ def test_a_single_layer_keeps_its_label_values(tmp_path: Path) -> None:
     assert labels.array.max() == 6
 
 
-@pytest.mark.parametrize("wrong", [{"Segment0_Layer": "5"}, {"Segment0_LabelValue": "many"}])
+@pytest.mark.parametrize(
+    "wrong", [{"Segment0_Layer": "5"}, {"Segment0_LabelValue": "many"}, {"Segment0_LabelValue": "300"}]
+)
 def test_a_segment_list_that_does_not_fit_is_told(tmp_path: Path, wrong: dict[str, str]) -> None:
     path = save(tmp_path / "a.seg.nrrd", cube(1), {"Segment0_ID": "S", "Segment0_Layer": "0", **wrong})
     with pytest.raises(InputError, match="does not fit"):

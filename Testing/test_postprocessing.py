@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffuSAMLib.postprocessing import clean_labels
+from DiffuSAMLib.postprocessing import clean_labels, has_several_pieces
 
 SPACING = (5.0, 1.0, 1.0)
 VALUES = (1, 2)
@@ -98,3 +98,12 @@ def test_pairs_survive_with_major_but_not_with_largest() -> None:
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="keep"):
         clean_labels(stack(), VALUES, spacing=SPACING, keep="some")  # type: ignore[arg-type]
+
+
+def test_a_pair_has_several_pieces_and_a_speck_makes_none() -> None:
+    mask = stack() == 1
+    assert not has_several_pieces(mask)
+    mask[2, 38, 38] = True
+    assert not has_several_pieces(mask)
+    assert has_several_pieces(stack() > 0)
+    assert not has_several_pieces(np.zeros((2, 3, 3), bool))

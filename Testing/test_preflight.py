@@ -150,3 +150,21 @@ def test_spellings_of_an_organ_are_one_organ(tmp_path: Path) -> None:
     assert organs_of(same, ["LIVER"]) == ("liver",)
     with pytest.raises(InputError, match=r"No case has labels for: tail\. They name Right Kidney, liver\."):
         organs_of(same, ["tail"])
+
+
+def test_segments_that_overlap_are_told(tmp_path: Path) -> None:
+    case = a_case(tmp_path, "a")
+    image = sitk.ReadImage(str(case.labels))
+    labels = sitk.GetArrayFromImage(image)
+    layers = np.stack([labels == 4, (labels == 4) & (np.arange(labels.shape[2]) % 2 == 0)], axis=-1)
+    layered = sitk.GetImageFromArray(layers.astype(np.uint8), isVector=True)
+    layered.CopyInformation(image)
+    for number, name in enumerate(("liver", "tumour")):
+        fields = {"ID": f"S{number}", "Name": name, "LabelValue": "1", "Layer": str(number)}
+        for key, value in fields.items():
+            layered.SetMetaData(f"Segment{number}_{key}", value)
+    path = tmp_path / "labels" / "a.seg.nrrd"
+    sitk.WriteImage(layered, str(path))
+    overlapping = LabelledFiles("a", case.image, path, {1: "liver", 2: "tumour"})
+    (line,) = [line for line in said(check(overlapping)) if "overlap" in line]
+    assert f"overlap in {int(layers[..., 1].sum())} voxels" in line

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from DiffuSAMLib.augmentation import SpatialAugmentation
+from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.recipe import PAPER, Recipe, TrainingConfig, default_recipe, load_recipe
 from DiffuSAMLib.validation import ValidationConfig
@@ -46,15 +46,29 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_what_a_file_leaves_out_has_its_default() -> None:
-    content = {"schema_version": 1, "training": {"batch": 2, "learning_rate": 1}}
+    content = {"schema_version": 2, "training": {"batch": 2, "learning_rate": 1}}
     assert Recipe.from_dict(content) == Recipe(training=TrainingConfig(batch=2, learning_rate=1.0))
 
 
 def test_a_recipe_of_the_first_schema_is_upgraded() -> None:
     """They held the training's settings alone."""
-    old: dict[str, Any] = {"iterations": 10, "minutes": None, "spatial": {"rotation": 4.0}}
-    expected = TrainingConfig(iterations=10, spatial=SpatialAugmentation(rotation=4.0))
+    old: dict[str, Any] = {
+        "iterations": 10,
+        "minutes": None,
+        "spatial": {"rotation": 4.0},
+        "intensity": {"cross_modality": 0.2},
+    }
+    expected = TrainingConfig(
+        iterations=10,
+        slice_uses=1,
+        spatial=SpatialAugmentation(rotation=4.0),
+        intensity=IntensityAugmentation(cross_modality=0.2, organ_curves=0.0),
+    )
     assert Recipe.from_dict(old) == Recipe(training=expected)
+
+
+def test_recipes_of_the_second_schema_used_every_slice_once() -> None:
+    assert Recipe.from_dict({"schema_version": 1, "training": {"batch": 4}}).training.slice_uses == 1
 
 
 def test_settings_are_changed_by_their_place() -> None:
@@ -81,6 +95,11 @@ def test_settings_are_changed_by_their_place() -> None:
         ({"schema_version": 1, "width": [32]}, "a list of 2 values"),
         ({"schema_version": 1, "width": [32, 60]}, "multiples of 16"),
         ({"schema_version": 1, "training": {"batch": 0}}, "batch must be 1"),
+        ({"schema_version": 1, "training": {"slice_uses": 0}}, "slice_uses must be 1"),
+        ({"schema_version": 1, "training": {"seed": 10**14}}, "seed must be 0 to"),
+        ({"schema_version": 1, "training": {"learning_rate": float("nan")}}, "is a number"),
+        ({"schema_version": 1, "training": {"spatial": {"scale": -2}}}, "scale must be 0 to 4"),
+        ({"schema_version": 1, "training": {"intensity": {"strength": 50}}}, "strength must be 0 to 5"),
         ({"schema_version": 1, "training": {"iterations": 0}}, "at least one iteration"),
         ({"schema_version": 1, "training": {"learning_rate": 0}}, "learning rate"),
         ({"schema_version": 1, "training": {"average": 2}}, "average must be 0 to 1"),

@@ -19,12 +19,15 @@ from safetensors.torch import load_file
 
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.datasets import LabelledFiles
-from DiffuSAMLib.errors import InputError, UnfinishedRunError
+from DiffuSAMLib.errors import InputError, OutputError, UnfinishedRunError
+from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.prior_files import read_header, read_prior
 from DiffuSAMLib.recipe import Recipe, TrainingConfig, load_recipe
+from DiffuSAMLib.segmenter import Segmenter
 from DiffuSAMLib.train import finish_training, train_prior
 from DiffuSAMLib.training_events import LossesEvent, ValidationEvent, progress_line
 from DiffuSAMLib.validation import ValidationConfig
+from DiffuSAMLib.weights import load_prior
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPE = Recipe(
@@ -298,3 +301,62 @@ def test_tables_drop_what_a_crash_lost(cases: list[LabelledFiles], tmp_path: Pat
         file.write("3,0.1,0.5,0.5,0.5,0.5,0.5\n4,0.")
     train_prior(cases, output, recipe=RECIPE, device="cpu", resume=True)
     assert [row["iteration"] for row in rows(table)] == ["1", "2", "3", "4"]
+
+
+def test_what_is_not_said_again_at_resuming_stays_as_it_was(
+    cases: list[LabelledFiles], tmp_path: Path
+) -> None:
+    first, output = tmp_path / "first.safetensors", tmp_path / "p.safetensors"
+    train_prior(cases[:2], first, recipe=RECIPE, device="cpu")
+    said = {"title": "Mine", "licence": "CC0-1.0"}
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(
+            cases[2:], output, recipe=RECIPE, device="cpu", start=first, stop=StopAfter(1, keep=False), **said
+        )
+    header = train_prior(cases[2:], output, recipe=RECIPE, device="cpu", resume=True)
+    assert (header.title, header.licence) == ("Mine", "CC0-1.0")
+    assert header.training["cases"] == ["case0", "case1", "case2", "case3"]
+    assert header.training["started_from"]["sha256"] == sha256_of(first)
+
+
+def test_other_slices_may_not_be_held_out_at_resuming(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(cases, output, recipe=RECIPE, device="cpu", stop=StopAfter(1, keep=False))
+    other = RECIPE.with_settings({"validation.held_out": "case0"})
+    with pytest.raises(InputError, match="other slices held out"):
+        train_prior(cases, output, recipe=other, device="cpu", resume=True)
+
+
+def test_labels_too_small_for_the_slices_are_told(tmp_path: Path) -> None:
+    abdomen = small_abdomen()
+    labels = np.zeros_like(abdomen.labels.array)
+    labels[5, 49, 49] = 1  # between the slices' pixels
+    tiny = replace(abdomen, labels=replace(abdomen.labels, array=labels, names={1: "adrenal gland"}))
+    write_case(tmp_path, "tiny", tiny)
+    case = LabelledFiles(
+        "tiny", tmp_path / "images" / "tiny.nii.gz", tmp_path / "labels" / "tiny.nii.gz", {1: "adrenal gland"}
+    )
+    with pytest.raises(InputError, match="64 pixels are too coarse for adrenal gland"):
+        train_prior([case], tmp_path / "p.safetensors", recipe=RECIPE, device="cpu")
+
+
+def test_a_folder_in_the_way_of_the_prior_is_found_first(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    (tmp_path / "p.safetensors").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        train_prior(cases, tmp_path / "p.safetensors", recipe=RECIPE, device="cpu")
+
+
+def test_organs_in_pieces_are_found_out_and_kept(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    both = [replace(case, label_names={2: "kidneys", 3: "kidneys", 4: "liver"}) for case in cases[:2]]
+    train_prior(both, output, recipe=RECIPE, device="cpu")
+    loaded = load_prior(output)
+    assert loaded.prior.config.in_pieces == ("kidneys",)
+    labels = np.zeros((4, 30, 30), np.uint8)
+    labels[:, 5:10, 5:10] = labels[:, 5:10, 20:25] = 1
+    labels[:, 15:20, 5:10] = labels[:, 15:20, 20:24] = 2
+    segmenter = Segmenter(loaded.backbone.backbone, loaded.prior)
+    cleaned = segmenter._cleaned(labels, [0, 1], (1.0, 1.0, 1.0))
+    assert (cleaned == 1).sum() == (labels == 1).sum()
+    assert (cleaned == 2).sum() < (labels == 2).sum()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import struct
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.geometry import Geometry, to_canonical
+from DiffuSAMLib.segmentation_files import write_scalar
 from DiffuSAMLib.volumes import Volume, guess_modality, normalise, read_volume
 
 DATA = Path(os.environ.get("DIFFUSAM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -244,3 +246,37 @@ def test_the_modality_of_every_development_image_is_guessed_right(folder: str, m
         scaled = normalise(volume)
         assert np.isfinite(scaled).all()
         assert 0.05 < scaled[scaled > 0].mean() < 0.95, file.name
+
+
+def test_a_header_that_places_the_voxels_nowhere_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    image = sitk.GetImageFromArray(np.arange(60, dtype=np.float32).reshape(3, 4, 5))
+    sitk.WriteImage(image, str(path))
+    header = bytearray(path.read_bytes())
+    # The last column of the first row of NIfTI's sform.
+    header[280 + 12 : 280 + 16] = np.float32(np.nan).tobytes()
+    path.write_bytes(header)
+    with pytest.raises(InputError, match="no usable place"):
+        read_volume(path)
+
+
+def test_all_48_axis_orders_come_back_from_a_file_exactly(tmp_path: Path) -> None:
+    """As Slicer and ITK write them: the same voxel at the same place in the world."""
+    array = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    for number, (axes, flips) in enumerate(
+        itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
+    ):
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.diag(flips)[:, axes] * (0.75, 1.5, 4.0)
+        matrix[:3, 3] = (-10, 20.5, 33)
+        geometry = Geometry(array.shape, matrix)
+        path = tmp_path / f"{number}.nrrd"
+        write_scalar(path, array, geometry)
+        volume = read_volume(path, modality="MR")
+        assert np.array_equal(volume.array, array)
+        assert np.allclose(volume.geometry.matrix, matrix, atol=1e-9)
+        order = to_canonical(volume.geometry)
+        stack = order.apply(volume.array)
+        back = np.zeros_like(array)
+        order.view(back)[:] = stack
+        assert np.array_equal(back, array)

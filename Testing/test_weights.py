@@ -13,10 +13,12 @@ import torch
 from conftest import random_backbone
 from torch import Tensor
 
+from DiffuSAMLib import weights
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.errors import WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.sam2_network import build_network
 from DiffuSAMLib.weights import (
     BACKBONE_KEY,
     load_backbone,
@@ -66,6 +68,17 @@ def test_a_checkpoint_in_metas_layout_loads_strictly(a_sam21_tiny_backbone: Back
     assert list(found) == list(state)
     assert all(torch.equal(found[key], state[key]) for key in state)
     assert not any(parameter.requires_grad for parameter in loaded.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", ["sam2.1_small", "sam2.1_base_plus", "sam2.1_large"])
+def test_so_do_the_larger_ones(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    state = build_network(name, image_size=512).state_dict()
+    torch.save({"model": state}, path)
+    found = load_backbone(name, path=path, image_size=512).backbone.network.state_dict()
+    path.unlink()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_weights_do_not_depend_on_the_image_size(compact_state: State, tmp_path: Path) -> None:
@@ -228,3 +241,25 @@ def test_a_prior_whose_tensors_do_not_fit_its_shape_is_refused(
     save(path, state, a_small_prior.config, backbone_path)
     with pytest.raises(WeightsError, match="other names or shapes"):
         load_prior(path, backbone_path=backbone_path)
+
+
+def test_a_prior_for_images_prepared_in_another_way_is_refused(
+    compact_state: State, a_small_prior: Prior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_backbone(tmp_path / "compact.safetensors", compact_state, {})
+    backbone = load_backbone("compact", path=tmp_path / "compact.safetensors", image_size=64)
+    monkeypatch.setitem(weights.PREPROCESSING, "ct_window_hu", [-200, 300])
+    save_prior(
+        tmp_path / "p.safetensors",
+        a_small_prior.state_dict(),
+        config=a_small_prior.config,
+        backbone=backbone,
+        title="",
+        modalities=["CT"],
+        licence="",
+        training={},
+        metrics={},
+    )
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match="prepared in another way"):
+        load_prior(tmp_path / "p.safetensors", backbone_path=tmp_path / "compact.safetensors")
