@@ -410,3 +410,29 @@ def test_local_workers_keep_to_themselves() -> None:
         assert address.startswith("tls://127.0.0.1:")
         with pytest.raises((OSError, ValueError, TypeError)):
             distributed.Client(address, timeout=5, set_as_default=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_a_crash_of_the_whole_run_costs_only_the_cases_under_way(installed: Path, tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    for number in range(4):
+        write_case(tmp_path, f"case{number}", small_abdomen(3 + number % 2))
+    command = Command(installed, images, out, tmp_path / "cache")
+    command.wait_for_a_case()
+    workers = command.workers()
+    command.process.kill()
+    command.process.communicate(timeout=60)
+    # Workers notice by themselves that nobody is left who wants their work.
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    before = files_in(out)
+    finished = [name for name in before if name.endswith(".report.json") and not name.startswith(".")]
+    assert finished
+
+    command = Command(installed, images, out, tmp_path / "cache")
+    code, error = command.end()
+    assert (code, error) == (0, "")
+    assert statuses(out) == {f"case{number}": "done" for number in range(4)}
+    after = files_in(out)
+    assert not [name for name in after if name.startswith(".")]
+    assert all(after[name] == before[name] for name in finished)
