@@ -20,21 +20,24 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from DiffuSAMSegmentLib.errors import SegmentationError, unforeseen
 from DiffuSAMSegmentLib.installer import Installer, missingPackages
 from DiffuSAMSegmentLib.models_dialog import ModelsDialog
 from DiffuSAMSegmentLib.panel_parts import OrganList, ResultTable, prepareLog
 from DiffuSAMSegmentLib.parameter_node import (
+    Device,
     DiffuSAMSegmentParameterNode,
     Frames,
     Modality,
     resetToDefaults,
 )
-from DiffuSAMSegmentLib.priors import PriorCard, guessModality, priorCards
+from DiffuSAMSegmentLib.priors import MODALITIES, PriorCard, dicomModality, guessModality, priorCards
 from DiffuSAMSegmentLib.progress_text import RunProgress, timeText
 from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen, registerSampleData
+from DiffuSAMSegmentLib.segmentation_logic import SegmentationLogic
 from DiffuSAMSegmentLib.segmentation_output import exists, reportOf
-from DiffuSAMSegmentLib.segmentation_run import RunListener, RunSettings, SegmentationError, SegmentationRun
-from DiffuSAMSegmentLib.sequence_run import SequenceRun, browserOf
+from DiffuSAMSegmentLib.segmentation_run import RunListener
+from DiffuSAMSegmentLib.sequence_run import browserOf
 from DiffuSAMSegmentLib.train_section import TrainSection, TrainSectionCalls
 from DiffuSAMSegmentLib.training_logic import TrainingLogic
 from DiffuSAMSegmentLib.worker_process import WorkerProcess
@@ -201,8 +204,8 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             )
             if self.logic.running:
                 parameters.outputSegmentation = segmentationNode
-        except SegmentationError as error:
-            self._onFailed(error)
+        except Exception as error:  # whatever it is, the panel must be usable again
+            self._onFailed(unforeseen(error))
 
     def onModelsButton(self, _checked: bool = False) -> None:
         if self._dialog is None:
@@ -274,7 +277,9 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _enableChoices(self, enabled: bool) -> None:
         for name in ("inputs", "organs", "outputs", "advanced"):
-            getattr(self.ui, f"{name}CollapsibleButton").enabled = enabled
+            section = getattr(self.ui, f"{name}CollapsibleButton")
+            section.enabled = enabled
+            section.toolTip = "" if enabled else _("Stop the run first.")
 
     def _appendLog(self, line: str) -> None:
         self.ui.logText.appendPlainText(line)
@@ -358,7 +363,14 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             text = _("{modality}, but the prior is for {others}").format(
                 modality=modality, others=", ".join(card.modalities)
             )
+        tip = _("What Automatic takes the volume for.")
+        volumeNode = self._parameterNode.inputVolume
+        tagged = dicomModality(volumeNode) if volumeNode is not None else ""
+        if modality and tagged and tagged not in MODALITIES:
+            text = _("taken for {modality}, but DICOM says {tagged}").format(modality=modality, tagged=tagged)
+            tip = _("Priors know CT and MR only; in other images they may find nothing, or the wrong thing.")
         self.ui.modalityGuessLabel.text = text
+        self.ui.modalityGuessLabel.toolTip = tip
 
     def _onOrgansChanged(self, skipped: list[str]) -> None:
         if self._parameterNode is not None:
@@ -388,7 +400,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._onParametersModified()
 
 
-class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic, TrainingLogic):
+class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic, SegmentationLogic, TrainingLogic):
     """Segments volumes and trains priors; for the panel and for scripts.
 
     From a script, without the panel::
@@ -401,86 +413,9 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic, TrainingLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.process = WorkerProcess(self._onEvent, self._onLogLine)
         self.onLog = lambda line: None
-        self._run = None
 
     def getParameterNode(self) -> DiffuSAMSegmentParameterNode:
         return DiffuSAMSegmentParameterNode(super().getParameterNode())
-
-    @property
-    def running(self) -> bool:
-        """Whether a volume is being segmented."""
-        return self._run is not None and not self._run.ended
-
-    def segment(
-        self,
-        volumeNode,
-        organs: list[str] | None = None,
-        *,
-        segmentationNode=None,
-        prior: str = "abdomen",
-        modality: str | None = None,
-        device: str = "auto",
-        samples: int = 1,
-        seed: int = 0,
-        allFrames: bool = False,
-        wait: bool = True,
-        listener: RunListener | None = None,
-        onFrame=lambda frame, frames: None,
-    ):
-        """Segments a volume.
-
-        :param volumeNode: scalar volume, CT or MR, on any grid and under any transform
-        :param organs: names that the prior knows; None takes all
-        :param segmentationNode: where to put the organs; None makes a new node
-        :param prior: name in the catalogue of weights
-        :param modality: "CT" or "MR"; None goes by DICOM, else by the values
-        :param device: "auto", "cpu", "cuda", "cuda:N" or "mps"
-        :param samples: how many results from different noise are averaged
-        :param seed: of the noise
-        :param allFrames: every frame of the sequence whose present frame the volume is
-        :param wait: returns when the segmentation is complete; otherwise at once, and the organs appear later
-        :param listener: is told of progress and of the end, where wait is False
-        :param onFrame: called with (frame, frames) as each begins
-        :return: the segmentation node
-        :raises SegmentationError: with a sentence on what is wrong and one on what to do
-        """
-        self.requireIdle()
-        settings = RunSettings(
-            prior=prior,
-            organs=tuple(organs) if organs is not None else None,
-            modality=modality
-            or (guessModality(volumeNode) if volumeNode and volumeNode.GetImageData() else None),
-            device=device,
-            samples=samples,
-            seed=seed,
-        )
-        failures: list[SegmentationError] = []
-        if wait:
-            told = listener or RunListener()
-            listener = RunListener(told.progress, told.finished, failures.append)
-        listener = listener or RunListener()
-        if allFrames:
-            run = SequenceRun(self.process, volumeNode, segmentationNode, settings, listener, onFrame)
-        else:
-            run = SegmentationRun(self.process, volumeNode, segmentationNode, settings, listener)
-        self._run = run
-        try:
-            run.start()
-        except SegmentationError:
-            self._run = None
-            raise
-        if wait:
-            self.waitFor(run)
-            if failures:
-                raise failures[0]
-            if run.stopped:
-                raise SegmentationError(_("The segmentation was stopped."), code="stopped")
-        return run.segmentationNode
-
-    def stop(self, keepPartial: bool = False) -> None:
-        """Ends a run; the scene is as before, or holds what was found so far."""
-        if self.running:
-            self._run.stop(keepPartial)
 
     def close(self) -> None:
         """Ends a run, a training and the warm process."""
@@ -491,8 +426,8 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic, TrainingLogic):
     def _onEvent(self, event: dict) -> None:
         if self.training:
             self.takeTrainingEvent(event)
-        elif self._run is not None:
-            self._run.take(event)
+        else:
+            self.takeSegmentationEvent(event)
 
     def _onLogLine(self, line: str) -> None:
         logging.debug("DiffuSAM: %s", line)
@@ -514,8 +449,19 @@ class DiffuSAMSegmentTest(ScriptedLoadableModuleTest):
         self.logic.close()
 
     def runTest(self) -> None:
-        for test in (self.test_organs_are_found, self.test_stop_leaves_the_scene_as_it_was):
-            self.setUp()
+        """What Reload and Test and the module Self Tests call; unittest calls the tests one by one."""
+        tests = (
+            self.test_organs_are_found,
+            self.test_the_button_of_the_panel,
+            self.test_stop_leaves_the_scene_as_it_was,
+        )
+        for test in tests:
+            try:
+                self.setUp()
+            except unittest.SkipTest as reason:
+                # Outside of unittest nobody catches it, and it would look like a failure.
+                self.delayDisplay(str(reason))
+                return
             try:
                 test()
             finally:
@@ -539,6 +485,25 @@ class DiffuSAMSegmentTest(ScriptedLoadableModuleTest):
         )
         self.assertEqual(reportOf(again)["timings"]["encode"], 0)
         self.assertEqual(segmentation.GetNumberOfSegments(), len(names))
+
+    def test_the_button_of_the_panel(self) -> None:
+        """Segment organs, clicked as a user does."""
+        volumeNode, _truth = addProceduralAbdomen()
+        panel = slicer.modules.diffusamsegment.widgetRepresentation().self()
+        # The scene was closed while another module may have been open, and the panel then waits to be entered.
+        panel.enter()
+        panel._parameterNode.inputVolume = volumeNode
+        panel._parameterNode.device = Device.CPU
+        panel.ui.segmentButton.click()
+        self.assertTrue(panel.logic.running, panel.ui.statusLabel.text)
+        while panel.logic.running:
+            slicer.app.processEvents()
+        segmentationNode = panel.ui.outputSelector.currentNode()
+        self.assertIsNotNone(segmentationNode, panel.ui.statusLabel.text)
+        self.assertEqual(segmentationNode.GetSegmentation().GetNumberOfSegments(), 4)
+        self.assertEqual(panel.ui.resultTable.rowCount, 4)
+        self.assertTrue(panel.ui.segmentButton.enabled)
+        panel.logic.close()
 
     def test_stop_leaves_the_scene_as_it_was(self) -> None:
         """Stop in the middle of a run."""

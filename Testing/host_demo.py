@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from host_pictures import picture, sample_thumbnail, window_picture
 from slicer_host import missing_packages
 
 from DiffuSAMLib import __version__
@@ -34,17 +34,20 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "DiffuSAMSegment"
 REPORT = ROOT / "Testing" / "benchmarks" / "results" / "host_demo.json"
 SCREENSHOTS = ROOT / "Resources" / "Screenshots"
+ICONS = ROOT / NAME / "Resources" / "Icons"
 DATA = Path(os.environ.get("DIFFUSAM_DATA", ROOT.parent / "shared" / "data"))
 PRIVATE_PICTURES = ROOT / "runs" / "host_demo"
 ORGANS = ("spleen", "right kidney", "left kidney", "liver")
 STAGES = ("read", "load", "encode", "generate", "propagate")
 REPEATS = 3
+TRAINING_SEEDS = (2, 3, 4)
 LARGE_SHAPE, LARGE_SPACING = (200, 512, 512), (0.7, 0.7, 1.2)
 REAL_CASES = {
     "btcv_0004": ("btcv-ct", {"spleen": 1, "right kidney": 2, "left kidney": 3, "liver": 6}),
     "chaos_05": ("chaos-mr-t2spir", {"spleen": 4, "right kidney": 2, "left kidney": 3, "liver": 1}),
 }
 PATIENCE_S = 600
+PANEL_WIDTH = 520
 # As a user has it: the module leaves one core to the application unless OMP_NUM_THREADS says otherwise.
 MODULE_THREADS = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) - 1))
 
@@ -111,39 +114,24 @@ def dice_of(segmentation: Any, volume: Any, truth: np.ndarray, values: dict[str,
     return scores
 
 
-def picture(host: Any, path: Path, panel: Any = None) -> Path:
-    """Four views, beside the panel if one is given."""
-    from slicer_host.render import save_picture
+def add_drawn_abdomen(seed: int) -> None:
+    """A procedural abdomen in the scene, with a segmentation that shows its true organs."""
+    import slicer
+    from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_picture(host, path, panel=panel)
-    with Image.open(path) as image:
-        shrink(image, path)
-    return path
-
-
-def window_picture(host: Any, widget: Any, path: Path) -> None:
-    """A window by itself, with the caption of the other pictures."""
-    from slicer_host.render import CAPTION
-
-    host.process_events(0.1)
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "window.png"
-        widget.grab().save(str(file))
-        with Image.open(file) as window:
-            whole = Image.new("RGB", (window.width, window.height + 24), "white")
-            whole.paste(window.convert("RGB"))
-    place = (8, whole.height - 18)
-    ImageDraw.Draw(whole).text(place, CAPTION, fill="black", font=ImageFont.load_default(12))
-    shrink(whole, path)
+    volume, labels = addProceduralAbdomen(seed=seed)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} organs")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    for value, name in enumerate(ORGANS, start=1):
+        identifier = node.GetSegmentation().AddEmptySegment("", name)
+        mask = (labels == value).astype(np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, identifier, volume)
 
 
-def shrink(image: Image.Image, path: Path) -> None:
-    """Saves a picture in 256 colours: a slice of CT is grey anyway."""
-    with atomic_path(path) as temporary:
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-            temporary, format="PNG", optimize=True
-        )
+def validations(section: Any) -> int:
+    """How often the prior was checked on held-out slices so far."""
+    return section._plot.dice.table.GetTable().GetNumberOfRows() if section._plot is not None else 0
 
 
 class Demo:
@@ -278,6 +266,24 @@ class Demo:
         picture(self.host, SCREENSHOTS / "running.png", self.panel)
         self.panel.ui.segmentButton.click()
 
+    def train(self) -> None:
+        """The picture of the section Train in the middle of a training on three patients."""
+        self.empty_scene()
+        ui, section = self.panel.ui, self.panel._train
+        ui.trainCollapsibleButton.collapsed = False
+        for seed in TRAINING_SEEDS:
+            add_drawn_abdomen(seed)
+            ui.addCaseButton.click()
+        ui.trainNameLineEdit.text = "my-organs"
+        ui.trainButton.click()
+        self.host.wait_until(lambda: validations(section) >= 2 or not self.panel.logic.training, PATIENCE_S)
+        if not self.panel.logic.training:
+            raise RuntimeError(f"The training ended early: {ui.trainStatusLabel.text}")
+        self.panel.parent.resize(PANEL_WIDTH, self.panel.parent.sizeHint().height())
+        window_picture(self.host, ui.trainCollapsibleButton, SCREENSHOTS / "train.png")
+        ui.stopTrainingButton.click()
+        ui.trainCollapsibleButton.collapsed = True
+
     def models(self) -> None:
         """The picture of the dialog "Models..."."""
         self.panel.ui.modelsButton.click()
@@ -371,6 +377,7 @@ def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [
         ("click to complete node, s, below", 60, procedural["click_to_node_seconds"]),
         ("longest event loop block, ms, below", 150, max(blocks)),
+        ("the press itself, ms, below", 250, max(procedural["click_ms"], large["click_ms"])),
         ("Stop to no process, s, below", 2, max(report["stop_to_no_process_seconds"].values())),
         ("encoding in the second run, s, at most", 0, procedural["second_run"]["encode_seconds"]),
         ("overhead over the command line, below", 0.2, overhead),
@@ -397,6 +404,8 @@ def measure() -> dict[str, Any]:
         "threads_of_module": int(MODULE_THREADS),
         "load_at_start": os.getloadavg()[0],
     }
+    for modality in ("CT", "MR"):
+        sample_thumbnail(modality, ICONS / f"ProceduralAbdomen{modality}.png")
     host = boot()
     with Guard(host) as guard:
         demo = Demo(host)
@@ -411,6 +420,7 @@ def measure() -> dict[str, Any]:
         step("large", demo.large)
         step("real", demo.real)
         demo.while_running()
+        demo.train()
         demo.models()
         demo.empty_scene()
         host.unload_module(NAME)
@@ -431,7 +441,11 @@ def main() -> None:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="ascii")
     for row in report["targets"]:
         print(f"{'met    ' if row['met'] else 'NOT met'}  {row['what']} {row['limit']}: {row['is']:.3g}")
+    for problem in report["problems"]:
+        print(f"problem  {problem}")
     print(f"{REPORT.relative_to(ROOT)}, {SCREENSHOTS.relative_to(ROOT)}/*.png")
+    if report["problems"] or not all(row["met"] for row in report["targets"]):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

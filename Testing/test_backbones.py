@@ -149,16 +149,17 @@ def test_masks_added_to_a_video_spread_as_in_sam2(a_tiny_pair: Pair, reverse: bo
         done.append(number)
 
 
-def test_at_the_papers_size_a_predictor_as_its_users_build_it_agrees(
-    a_sam21_tiny_backbone: Backbone,
+@pytest.mark.parametrize("size", [PAPER_SIZE, 1024])
+def test_a_predictor_as_its_users_build_it_agrees_at_full_size(
+    a_sam21_tiny_backbone: Backbone, size: int
 ) -> None:
     # With all of sam2's defaults: only the image size and the weights are ours.
-    ours = resized(a_sam21_tiny_backbone, PAPER_SIZE)
-    theirs: Any = build_as_sam2_does("sam2.1_tiny", f"++model.image_size={PAPER_SIZE}", postprocessing=True)
+    ours = resized(a_sam21_tiny_backbone, size)
+    theirs: Any = build_as_sam2_does("sam2.1_tiny", f"++model.image_size={size}", postprocessing=True)
     theirs.load_state_dict(ours.network.state_dict(), strict=True)
     slices = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(6))
-    slices = F.interpolate(slices, size=(PAPER_SIZE, PAPER_SIZE), mode="bicubic").clamp(0, 1)
-    mask = F.interpolate(given_masks()[1:2], size=(PAPER_SIZE, PAPER_SIZE))
+    slices = F.interpolate(slices, size=(size, size), mode="bicubic").clamp(0, 1)
+    mask = F.interpolate(given_masks()[1:2], size=(size, size))
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
     output: dict[str, Any] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     for number, key in enumerate(output):

@@ -52,6 +52,10 @@ FAULTS = [
     (PY, "qt.QProcess()", "qt.Signal()", "qt-name"),
     (PY, "import shutil\n", "import torch\n", "import"),
     (PY, '_("Thresholds a volume.")', '_(f"Thresholds {self}.")', "translation"),
+    (PY, 'self.parent.title = _("Toy Segment")', 'self.parent.title = "Toy Segment"', "untranslated"),
+    (PY, '_("Choose an input volume.")', '"Choose an input volume."', "untranslated"),
+    (PY, "self.lines = []", 'self.button = qt.QPushButton("Go")', "untranslated"),
+    (PY, "self.lines = []", 'self.box.addItem(f"{self} items")', "untranslated"),
     (PY, '"UI/ToySegment.ui"', '"UI/Toy.ui"', "resource"),
     (PY, "self.lines = []", "slicer.util.pip_install('torch')", "torch"),
 ]

@@ -20,6 +20,7 @@ except ImportError:  # Python 3.10
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = ROOT / "DiffuSAMSegment"
 SOURCES = sorted([MODULE / "DiffuSAMSegment.py", *MODULE.glob("DiffuSAMSegmentLib/*.py")])
+PAGES = [ROOT / "README.md", *sorted((ROOT / "Docs").glob("*.md"))]
 # Within Slicer; the rest of what the module imports when it loads has to be the standard library.
 SLICER = {"slicer", "qt", "ctk", "vtk", "DiffuSAMSegmentLib"}
 
@@ -170,10 +171,12 @@ def test_what_the_code_asks_of_the_panel_is_there() -> None:
     assert set(re.findall(r"self\.ui\.(\w+)", code)) <= names
 
 
-def test_the_page_of_the_module_links_to_what_exists() -> None:
-    page = ROOT / "Docs" / "slicer-module.md"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_page_links_to_what_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
         name, _, heading = target.partition("#")
         file = (page.parent / name).resolve() if name else page
         assert file.exists(), target
@@ -200,7 +203,7 @@ def test_the_page_explains_every_control() -> None:
     text = (ROOT / "Docs" / "slicer-module.md").read_text(encoding="utf-8")
     table = text.partition("## Every control")[2].partition("\n## ")[0]
     ui = ET.parse(MODULE / "Resources" / "UI" / "DiffuSAMSegment.ui")
-    # Training is explained in the README.
+    # Training has a page of its own.
     training = next(w for w in ui.iter("widget") if w.get("name") == "trainCollapsibleButton")
     others = set(training.iter("widget")) - {training}
     for widget in set(ui.iter("widget")) - others:

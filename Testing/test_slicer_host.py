@@ -188,6 +188,14 @@ def test_the_launcher_is_not_python_itself(host, toy):
     os.kill(python, signal.SIGKILL)
 
 
+def test_what_is_set_after_the_start_stands_for_the_launcher(host, monkeypatch):
+    import slicer
+
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    assert slicer.app.environment().value("PYTHONHOME") == "/nowhere"
+    assert "PYTHONHOME" not in slicer.util.startupEnvironment()
+
+
 def test_a_closed_scene_resets_the_panel(host, toy, block):
     toy.ui.thresholdSlider.value = 70
     host.close_scene()

@@ -14,8 +14,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .library import libraryRoot, usesOwnPython
-from .segmentation_run import SegmentationError
+from .errors import SegmentationError
+from .library import libraryRoot, usesSlicersPython
+from .temporary_folder import temporaryPath
 
 REQUESTER = "DiffuSAM Segment"
 TORCH_REQUIREMENT = ">=2.5.1"
@@ -24,7 +25,7 @@ PENDING_KEY = "DiffuSAMSegment/InstallationPending"
 
 def missingPackages(requirementsFile: Path) -> list[str]:
     """Requirements that Slicer's Python does not meet; empty where another Python computes."""
-    if not usesOwnPython():
+    if not usesSlicersPython():
         return []
     importlib.invalidate_caches()
     wanted = [f"torch{TORCH_REQUIREMENT}", *_lines(requirementsFile), "sam2"]
@@ -58,26 +59,36 @@ class Installer:
         if ask and not self._agreed(missing):
             self.forget()
             raise self._error(_("The Python packages were not installed."))
+        # Whoever installs may restart Slicer in the middle, pip for a package that is in use; then it goes on.
+        self._remember()
         try:
-            self._installTorch()
-            with self._constraints() as constraints:
-                self._install(constraints)
+            self._installAll()
+        except _RestartError:
+            raise
         except SegmentationError:
+            self.forget()
             raise
         except Exception as error:  # pip and the extension manager raise anything
+            self.forget()
             logging.exception("DiffuSAM: the installation failed")
             raise self._error(_("The installation failed ({reason}).").format(reason=error)) from error
+        self.forget()
         left = missingPackages(self._requirementsFile)
         if left:
             raise self._error(
                 _("After the installation these are still missing: {names}.").format(names=", ".join(left))
             )
-        self.forget()
 
     @staticmethod
     def pending() -> bool:
         """Whether Slicer was restarted in the middle of an installation."""
         return slicer.util.settingsValue(PENDING_KEY, False, converter=slicer.util.toBool)
+
+    @staticmethod
+    def _remember() -> None:
+        settings = qt.QSettings()
+        settings.setValue(PENDING_KEY, True)
+        settings.sync()
 
     @staticmethod
     def forget() -> None:
@@ -90,6 +101,11 @@ class Installer:
             "Slicer's own packages stay as they are. Install now?"
         )
         return slicer.util.confirmOkCancelDisplay(text, REQUESTER, detailedText="\n".join(missing))
+
+    def _installAll(self) -> None:
+        self._installTorch()
+        with self._constraints() as constraints:
+            self._install(constraints)
 
     def _installTorch(self) -> None:
         if _installed(f"torch{TORCH_REQUIREMENT}"):
@@ -117,13 +133,14 @@ class Installer:
                 _("The extension PyTorch cannot be installed."),
                 _("Install it in the Extensions Manager, restart Slicer, and try again."),
             )
-        qt.QSettings().setValue(PENDING_KEY, True)
         if slicer.util.confirmYesNoDisplay(
             _("Slicer has to restart; the installation then goes on. Restart now?")
         ):
             slicer.util.restart()
-        raise self._error(
-            _("Slicer has to restart."), _("The installation goes on when the module is opened again.")
+        raise _RestartError(
+            _("Slicer has to restart."),
+            _("The installation goes on when the module is opened again."),
+            "packages",
         )
 
     def _install(self, constraints: Path) -> None:
@@ -157,6 +174,10 @@ class Installer:
         return SegmentationError(message, hint or _('Press "Segment organs" to try again.'), "packages")
 
 
+class _RestartError(SegmentationError):
+    """Slicer has to restart; until then the installation is remembered."""
+
+
 class _PinnedConstraints:
     """A constraints file that holds packages at the versions which are installed now."""
 
@@ -165,7 +186,7 @@ class _PinnedConstraints:
 
     def __enter__(self) -> Path:
         pinned = [f"{name}=={version}" for name in self._names if (version := _version(name))]
-        handle, path = tempfile.mkstemp(prefix="DiffuSAM-constraints-", suffix=".txt")
+        handle, path = tempfile.mkstemp(".txt", "DiffuSAM-constraints-", temporaryPath())
         with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write("\n".join(pinned) + "\n")
         self._path = Path(path)

@@ -7,18 +7,24 @@ import shutil
 import sys
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
+from .errors import SegmentationError
+
 _HERE = Path(__file__).resolve().parent
 # Installed, the library lies beside the module; in a source checkout, beside the module's folder.
 _ROOTS = (_HERE.parent, _HERE.parent.parent)
 
 
 def libraryRoot() -> Path:
-    """The folder that holds DiffuSAMLib and its Resources."""
+    """The folder that holds DiffuSAMLib and its Resources.
+
+    :raises SegmentationError: it is gone
+    """
     for root in _ROOTS:
         if (root / "DiffuSAMLib" / "worker.py").is_file():
             return root
-    message = "DiffuSAMLib is missing; install the extension again."
-    raise RuntimeError(message)
+    raise SegmentationError(_("DiffuSAMLib is missing; install the extension again."), code="internal")
 
 
 def addLibraryToPath() -> None:
@@ -33,6 +39,6 @@ def workerPython() -> str:
     return os.environ.get("DIFFUSAM_PYTHON") or shutil.which("PythonSlicer") or sys.executable
 
 
-def usesOwnPython() -> bool:
+def usesSlicersPython() -> bool:
     """Whether packages have to be installed into Slicer's Python; not where DIFFUSAM_PYTHON names another."""
     return not os.environ.get("DIFFUSAM_PYTHON")

@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .errors import hintInModels, unforeseen
 from .library import addLibraryToPath
 from .progress_text import stageText
 from .worker_process import WorkerProcess
@@ -61,7 +62,7 @@ class ModelsDialog:
         self.table.setRowCount(len(self._listed))
         for row, weights in enumerate(self._listed):
             entry = weights.entry
-            size = f"{entry.bytes / 1e6:.0f} MB"
+            size = _("{size} MB").format(size=round(entry.bytes / 1e6))
             for column, text in enumerate(
                 (entry.title, entry.kind, _stateText(weights.status), size, entry.licence)
             ):
@@ -111,7 +112,7 @@ class ModelsDialog:
             remove(entry.name)
             self._finish(_("Removed {title}.").format(title=entry.title))
         except DiffuSAMError as error:
-            self._finish(str(error))
+            self._finish(f"{error.message} {hintInModels(error.code, error.hint)}".strip())
 
     def onClose(self) -> None:
         self.dialog.close()
@@ -155,7 +156,16 @@ class ModelsDialog:
         self.importButton.toolTip = self._waiting()
         self.progressBar.visible = self._busy
         if not self._busy:
-            self.notes.text = _("Weights are kept in {folder}.").format(folder=self._folder)
+            self.notes.text = self._about(weights)
+
+    def _about(self, weights) -> str:
+        """What the table has no room for: of the selected weights all that is known, else where weights lie."""
+        if weights is None:
+            return _("Weights are kept in {folder}.").format(folder=self._folder)
+        text = _("{title}. Licence: {licence}.").format(
+            title=weights.entry.title, licence=weights.entry.licence or _("not stated")
+        )
+        return f"{text} {weights.entry.notes}".strip()
 
     def _waiting(self) -> str:
         """Why a button is disabled that could be used otherwise."""
@@ -166,18 +176,23 @@ class ModelsDialog:
         self.progressBar.value = 0
         self._updateButtons()
         self.notes.text = stageText(job["job"])
-        self._process.send(job)
+        try:
+            self._process.send(job)
+        except Exception as error:  # whatever it is, the dialog must be usable again
+            self._finish(str(unforeseen(error)))
 
     def _take(self, event: dict) -> None:
         if event["event"] == "progress":
             self.progressBar.value = round(100 * event["done"] / max(1, event["total"]))
-            self.notes.text = (
-                f"{stageText(event['stage'])}: {event['done'] / 1e6:.0f} / {event['total'] / 1e6:.0f} MB"
+            self.notes.text = _("{stage}: {done} of {total} MB").format(
+                stage=stageText(event["stage"]),
+                done=round(event["done"] / 1e6),
+                total=round(event["total"] / 1e6),
             )
         elif event["event"] == "done":
             self._finish(_("{name} is ready.").format(name=event["name"]))
         elif event["event"] == "error":
-            self._finish(f"{event['message']} {event['hint']}".strip())
+            self._finish(f"{event['message']} {hintInModels(event['code'], event['hint'])}".strip())
 
     def _finish(self, text: str) -> None:
         self._busy = False

@@ -87,7 +87,7 @@ class DiffuSAMSegmentParameterNode:
 
 
 def resetToDefaults(node: DiffuSAMSegmentParameterNode) -> None:
-    """Sets every choice but the input and the output back."""
+    """Sets every choice but the input, the output and those of the training back."""
     node.modality = Modality.AUTOMATIC
     node.frames = Frames.CURRENT
     node.device = Device.AUTOMATIC

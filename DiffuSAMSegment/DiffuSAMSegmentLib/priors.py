@@ -5,20 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
+import slicer
 from slicer.i18n import tr as _
 
+from .errors import hintOf
 from .library import addLibraryToPath
+
+MODALITIES = ("CT", "MR")
 
 
 @dataclass(frozen=True)
 class PriorCard:
-    """What the panel shows of a prior; `problem` is empty for one that can be used."""
+    """What the panel shows of a prior; `problem` is empty for one that can be used.
+
+    :param source: where its file comes from
+    :param origin: when and from how many cases it was made
+    """
 
     name: str
     title: str
     organs: tuple[str, ...]
     modalities: tuple[str, ...]
     licence: str
+    source: str
     origin: str
     backbone: str
     problem: str = ""
@@ -31,6 +40,7 @@ class PriorCard:
             (_("Organs"), ", ".join(self.organs)),
             (_("Modality"), ", ".join(self.modalities)),
             (_("Licence"), self.licence),
+            (_("Source"), self.source),
             (_("Made"), self.origin),
             (_("Backbone"), self.backbone),
         )
@@ -57,7 +67,8 @@ def priorCards() -> list[PriorCard]:
         try:
             header = read_header(catalogue.locate(entry.name))
         except DiffuSAMError as error:
-            cards.append(PriorCard(entry.name, entry.title, (), (), entry.licence, "", "", error.message))
+            problem = f"{error.message} {hintOf(error.code, error.hint)}".strip()
+            cards.append(PriorCard(entry.name, entry.title, (), (), entry.licence, "", "", "", problem))
             continue
         backbone = header.backbone.name
         problem = ""
@@ -71,20 +82,39 @@ def priorCards() -> list[PriorCard]:
         )
         cards.append(
             PriorCard(
-                entry.name, entry.title, organs, header.modalities, header.licence, origin, backbone, problem
+                entry.name,
+                entry.title,
+                organs,
+                header.modalities,
+                header.licence,
+                _sourceText(weights.status),
+                origin,
+                backbone,
+                problem,
             )
         )
     return cards
 
 
-def guessModality(volumeNode) -> str:
-    """CT or MR: as DICOM says, or else by the values."""
-    import slicer
+def _sourceText(status: str) -> str:
+    return {
+        "bundled": _("comes with the extension"),
+        "downloaded": _("downloaded"),
+        "imported": _("trained on this computer, or imported"),
+    }[status]
 
+
+def dicomModality(volumeNode) -> str:
+    """What DICOM says, such as "CT", "MR" or "PT"; empty where a volume does not come from DICOM."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.GetItemByDataNode(volumeNode)
-    tagged = hierarchy.GetItemAttribute(item, "DICOM.Modality")
-    if tagged in ("CT", "MR"):
+    return hierarchy.GetItemAttribute(item, "DICOM.Modality")
+
+
+def guessModality(volumeNode) -> str:
+    """CT or MR: as DICOM says, or else by the values."""
+    tagged = dicomModality(volumeNode)
+    if tagged in MODALITIES:
         return tagged
     addLibraryToPath()
     from DiffuSAMLib.volumes import guess_modality

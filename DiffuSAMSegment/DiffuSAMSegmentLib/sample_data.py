@@ -28,7 +28,7 @@ def registerSampleData(iconFolder: str) -> None:
             fileNames=f"{name}.nrrd",
             nodeNames=name,
             thumbnailFileName=f"{iconFolder}/{name}.png",
-            customDownloader=lambda source=None, modality=modality: [addProceduralAbdomen(modality)[0]],
+            customDownloader=lambda source=None, modality=modality: [_showProceduralAbdomen(modality)],
         )
     # Case 100 of the Medical Segmentation Decathlon's liver task, CC-BY-SA 4.0, as Slicer itself offers it.
     register(
@@ -38,6 +38,13 @@ def registerSampleData(iconFolder: str) -> None:
         nodeNames="CTLiver",
         checksums=f"SHA256:{CT_LIVER_SHA256}",
     )
+
+
+def _showProceduralAbdomen(modality: str):
+    """As Sample Data shows what it downloads; with a downloader of the sample's own it leaves that to it."""
+    node, _truth = addProceduralAbdomen(modality)
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    return node
 
 
 def addProceduralAbdomen(modality: str = "CT", seed: int | None = None):

@@ -30,6 +30,8 @@ class SegmentationOutput:
         self._created = segmentationNode is None
         self._ids: dict[int, str] = {}
         self._replaced: list[str] = []
+        self._hidden: list[str] = []
+        self._array = self._image = None
         self._hadSurface = False
         self.node = segmentationNode if segmentationNode is not None else self._newNode()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,27 +11,16 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
+from .errors import SegmentationError, hintOf, withNames
 from .library import addLibraryToPath
 from .segmentation_output import SegmentationOutput, exists, openLabels, shape
+from .temporary_folder import makeTemporaryFolder
 from .volume_export import exportVolume
 from .worker_process import WorkerProcess
 
 REFRESH_MS = 150
 # After these errors the process is as good as before.
 KEEPS_PROCESS = ("input", "weights", "output")
-
-
-class SegmentationError(RuntimeError):
-    """What went wrong and what to do, a sentence each.
-
-    :param code: "input", "weights", "packages", "oom", "output", "crashed", "stopped" or "internal"
-    """
-
-    def __init__(self, message: str, hint: str = "", code: str = "input") -> None:
-        super().__init__(f"{message} {hint}".strip())
-        self.message = message
-        self.hint = hint
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -70,9 +58,17 @@ class SegmentationRun:
     listener: RunListener = field(default_factory=RunListener)
     ended: bool = field(default=False, init=False)
     stopped: bool = field(default=False, init=False)
+    _boxes: list = field(default_factory=list, init=False)
+    _labels: object = field(default=None, init=False)
+    # None until there is something to undo.
+    _folder: Path | None = field(default=None, init=False)
+    _output: SegmentationOutput | None = field(default=None, init=False)
+    _timer: object = field(default=None, init=False)
 
     def start(self) -> None:
         """Returns at once; the listener is told the rest.
+
+        Whatever is raised, nothing is left behind.
 
         :raises SegmentationError: the volume or the output cannot be used
         """
@@ -81,19 +77,32 @@ class SegmentationRun:
         if reason:
             raise SegmentationError(reason)
         organs = organsOf(self.settings.prior, self.settings.organs)
-        self._boxes: list = []
-        self._labels = None
         self._shape = shape(self.volumeNode)
-        self._folder = Path(tempfile.mkdtemp(prefix="DiffuSAM-"))
-        self._live = self._folder / "labels.raw"
         try:
+            self._export()
+            self._showLive(organs)
+            self.process.send(self._job())
+        except Exception:
+            self._end(keepPartial=False)
+            raise
+
+    def _export(self) -> None:
+        """Writes the volume for the child process.
+
+        :raises SegmentationError: it cannot be written
+        """
+        try:
+            self._folder = makeTemporaryFolder()
             exportVolume(self.volumeNode, self._folder / "volume.nrrd")
         except (OSError, KeyError) as error:
-            self._removeFolder()
             message = _("The volume cannot be written to the temporary folder ({reason}).").format(
                 reason=error
             )
             raise SegmentationError(message, _("Check the free disk space."), "output") from error
+        self._live = self._folder / "labels.raw"
+
+    def _showLive(self, organs: list) -> None:
+        """From now on slices are shown as they appear."""
         self._output = SegmentationOutput(self.volumeNode, self.segmentationNode, organs)
         self.segmentationNode = self._output.node
         self._output.begin()
@@ -102,19 +111,20 @@ class SegmentationRun:
         self._timer.setInterval(REFRESH_MS)
         self._timer.connect("timeout()", self._refresh)
         self._timer.start()
-        self.process.send(
-            {
-                "job": "segment",
-                "image": str(self._folder / "volume.nrrd"),
-                "live": str(self._live),
-                "prior": self.settings.prior,
-                "organs": list(self.settings.organs) if self.settings.organs is not None else None,
-                "modality": self.settings.modality,
-                "device": self.settings.device,
-                "samples": self.settings.samples,
-                "seed": self.settings.seed,
-            }
-        )
+
+    def _job(self) -> dict:
+        """As the child process reads it."""
+        return {
+            "job": "segment",
+            "image": str(self._folder / "volume.nrrd"),
+            "live": str(self._live),
+            "prior": self.settings.prior,
+            "organs": list(self.settings.organs) if self.settings.organs is not None else None,
+            "modality": self.settings.modality,
+            "device": self.settings.device,
+            "samples": self.settings.samples,
+            "seed": self.settings.seed,
+        }
 
     def take(self, event: dict) -> None:
         """Takes an event of the child process."""
@@ -135,8 +145,10 @@ class SegmentationRun:
             if event["code"] not in KEEPS_PROCESS:
                 # Memory is freed, and packages that are installed meanwhile are seen, by a new process only.
                 self.process.end()
+            message = withNames(event["message"], {self._job()["image"]: self.volumeNode.GetName()})
             self._end(keepPartial=False)
-            self.listener.failed(SegmentationError(event["message"], hintOf(event), event["code"]))
+            hint = hintOf(event["code"], event["hint"])
+            self.listener.failed(SegmentationError(message, hint, event["code"]))
 
     def stop(self, keepPartial: bool = False) -> None:
         """Ends the child process and puts the scene back, or keeps what was found so far."""
@@ -165,15 +177,20 @@ class SegmentationRun:
         self.listener.finished(self.segmentationNode)
 
     def _end(self, keepPartial: bool) -> None:
+        if self.ended:
+            return
         self.ended = True
-        self._timer.stop()
-        self._output.discard(keepPartial)
+        if self._timer is not None:
+            self._timer.stop()
+        if self._output is not None:
+            self._output.discard(keepPartial)
         self._removeFolder()
 
     def _removeFolder(self) -> None:
         # Windows does not remove a file that is mapped.
         self._labels = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def organsOf(prior: str, wanted: tuple[str, ...] | None) -> list:
@@ -190,8 +207,7 @@ def organsOf(prior: str, wanted: tuple[str, ...] | None) -> list:
     try:
         labels = read_header(locate(prior)).labels
     except DiffuSAMError as error:
-        event = {"code": error.code, "hint": error.hint}
-        raise SegmentationError(error.message, hintOf(event), error.code) from error
+        raise SegmentationError(error.message, hintOf(error.code, error.hint), error.code) from error
     names = [label.name for label in labels]
     unknown = [name for name in wanted or () if name not in names]
     if unknown:
@@ -208,12 +224,3 @@ def _requireVolume(volumeNode) -> None:
     if volumeNode.GetImageData().GetNumberOfScalarComponents() != 1:
         message = _("{volume} is a colour or vector volume.").format(volume=volumeNode.GetName())
         raise SegmentationError(message, _("Choose a greyscale CT or MR volume."))
-
-
-def hintOf(event: dict) -> str:
-    """What to do about an error, in terms of the panel instead of the command line."""
-    return {
-        "weights": _('Open "Models..." to download, import or remove weights.'),
-        "oom": _('Choose the device "CPU", or close other programs.'),
-        "packages": _('Press "Segment organs" again to install what is missing.'),
-    }.get(event["code"], event["hint"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
+from .errors import SegmentationError, unforeseen
 from .segmentation_output import exists, removeNode
-from .segmentation_run import RunListener, RunSettings, SegmentationError, SegmentationRun
+from .segmentation_run import RunListener, RunSettings, SegmentationRun
 from .worker_process import WorkerProcess
 
 
@@ -19,8 +20,10 @@ def browserOf(volumeNode):
 
 
 class SequenceRun:
-    """As SegmentationRun, for every frame; the browser then shows each frame's organs.
+    """As SegmentationRun, for every frame; the browser then shows each frame's organs, and keeps edits of them.
 
+    :param segmentationNode: None makes a new one, and so does one that shows the frames of a sequence already: it
+        belongs to what an earlier run found
     :param onFrame: called with (frame, number of frames) as each begins
     """
 
@@ -39,9 +42,9 @@ class SequenceRun:
         self._listener = listener
         self._onFrame = onFrame
         self._browser = browserOf(volumeNode)
-        self._created = segmentationNode is None
+        self.segmentationNode = segmentationNode if browserOf(segmentationNode) is None else None
+        self._created = self.segmentationNode is None
         self._run: SegmentationRun | None = None
-        self.segmentationNode = segmentationNode
         self.ended = False
         self.stopped = False
 
@@ -68,7 +71,7 @@ class SequenceRun:
         slicer.mrmlScene.AddNode(self._sequence)
         try:
             self._startFrame()
-        except SegmentationError:
+        except Exception:
             self._discard()
             raise
 
@@ -108,8 +111,8 @@ class SequenceRun:
             return
         try:
             self._startFrame()
-        except SegmentationError as error:
-            self._failed(error)
+        except Exception as error:  # nobody above would tell the user
+            self._failed(unforeseen(error))
 
     def _failed(self, error: SegmentationError) -> None:
         self._discard()
@@ -120,6 +123,9 @@ class SequenceRun:
         self._browser.AddSynchronizedSequenceNode(self._sequence)
         self._browser.AddProxyNode(self.segmentationNode, self._sequence, False)
         self._show()
+        # Without it, the next frame would undo what was corrected in this one. Not earlier: what the node shows until
+        # then may belong to another frame.
+        self._browser.SetSaveChanges(self._sequence, True)
 
     def _discard(self) -> None:
         self.ended = True

@@ -11,10 +11,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .errors import SegmentationError, unforeseen
 from .panel_parts import OrganList
 from .priors import PriorCard
 from .progress_text import stageText, timeText
-from .segmentation_run import SegmentationError
 from .training_cases import CaseTable
 from .training_export import TrainingCase, organCounts, whyNotTrain
 from .training_plot import TrainingPlot
@@ -179,8 +179,8 @@ class TrainSection:
         )
         try:
             self._logic.startTraining(cases, settings, listener)
-        except SegmentationError as error:
-            self._onFailed(error, cases, settings)
+        except Exception as error:  # whatever it is, the section must be usable again
+            self._onFailed(unforeseen(error), cases, settings)
         self._calls.changed()
 
     def _onProgress(self, stage: str, done: int, total: int) -> None:
@@ -269,6 +269,7 @@ class TrainSection:
     def _showRunning(self) -> None:
         ui = self._ui
         ui.trainChoices.enabled = False
+        ui.trainChoices.toolTip = _("Stop the training first.")
         ui.trainButton.visible = False
         ui.keepTrainingButton.visible = True
         ui.keepTrainingButton.enabled = False
@@ -288,6 +289,7 @@ class TrainSection:
     def _showIdle(self, text: str) -> None:
         ui = self._ui
         ui.trainChoices.enabled = True
+        ui.trainChoices.toolTip = ""
         ui.trainButton.visible = True
         ui.keepTrainingButton.visible = False
         ui.stopTrainingButton.visible = False

@@ -8,9 +8,9 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+from .errors import SegmentationError
 from .priors import guessModality
 from .segmentation_output import exists
-from .segmentation_run import SegmentationError
 from .volume_export import exportOnGrid, exportVolume
 
 MOST_ORGANS = 255

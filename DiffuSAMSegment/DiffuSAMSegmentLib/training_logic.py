@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .segmentation_run import SegmentationError
+from .errors import SegmentationError
 from .training_export import TrainingCase, organCounts
 from .training_run import LICENCE, TrainingListener, TrainingRun, TrainingSettings
 
@@ -106,7 +106,7 @@ class TrainingLogic:
         self._trainingRun = run
         try:
             run.start()
-        except SegmentationError:
+        except Exception:
             self._trainingRun = None
             raise
         return run

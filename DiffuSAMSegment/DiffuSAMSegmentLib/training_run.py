@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from .errors import SegmentationError, hintOf, withNames
 from .library import addLibraryToPath
-from .segmentation_run import KEEPS_PROCESS, SegmentationError, hintOf
+from .segmentation_run import KEEPS_PROCESS
+from .temporary_folder import makeTemporaryFolder
 from .training_export import TrainingCase, exportCase, whyNotTrain
 from .worker_process import WorkerProcess
 
@@ -94,9 +95,14 @@ class TrainingRun:
     ended: bool = field(default=False, init=False)
     stopped: bool = field(default=False, init=False)
     finishing: bool = field(default=False, init=False)
+    _folder: Path | None = field(default=None, init=False)
+    # Of the nodes, by the files that were written of them.
+    _names: dict[str, str] = field(default_factory=dict, init=False)
 
     def start(self) -> None:
         """Returns at once; the listener is told the rest.
+
+        Whatever is raised, nothing is left behind.
 
         :raises SegmentationError: the cases, the organs or the name cannot be used
         """
@@ -107,20 +113,31 @@ class TrainingRun:
         if ownPriorExists(self.settings.name) and not self.settings.replace:
             text = _("There is a prior called {name} already.").format(name=self.settings.name)
             raise SegmentationError(text, _("Choose another name, or replace it."), "weights")
-        self._folder = Path(tempfile.mkdtemp(prefix="DiffuSAM-"))
         try:
+            cases = self._export(organs)
+            self.process.send(self.settings.job(_withOwnNames(cases)))
+        except Exception:
+            self._end()
+            raise
+
+    def _export(self, organs: list[str]) -> list[dict]:
+        """Writes the volumes and their labels for the child process.
+
+        :raises SegmentationError: they cannot be written, or a case shows none of the organs
+        """
+        try:
+            self._folder = makeTemporaryFolder()
             cases = [
                 exportCase(case, organs, self._folder, number, self.settings.modality)
                 for number, case in enumerate(self.cases, start=1)
             ]
         except (OSError, KeyError) as error:
-            self._end()
             text = _("The volumes cannot be written to the temporary folder ({reason}).").format(reason=error)
             raise SegmentationError(text, _("Check the free disk space."), "output") from error
-        except SegmentationError:
-            self._end()
-            raise
-        self.process.send(self.settings.job(_withOwnNames(cases)))
+        for case, written in zip(self.cases, cases, strict=True):
+            self._names[written["image"]] = case.volumeNode.GetName()
+            self._names[written["labels"]] = case.segmentationNode.GetName()
+        return cases
 
     def take(self, event: dict) -> None:
         """Takes an event of the child process."""
@@ -131,7 +148,7 @@ class TrainingRun:
             listener.progress(event["stage"], event["done"], event["total"])
         elif kind == "check":
             case = f"{event['case']}: " if event["case"] else ""
-            listener.checked(event["level"], case + event["message"])
+            listener.checked(event["level"], case + withNames(event["message"], self._names))
         elif kind == "losses":
             listener.losses(event)
         elif kind == "validation":
@@ -144,7 +161,8 @@ class TrainingRun:
             if event["code"] not in (*KEEPS_PROCESS, "unfinished", "interrupted"):
                 # Memory is freed, and packages that are installed meanwhile are seen, by a new process only.
                 self.process.end()
-            listener.failed(SegmentationError(event["message"], _hint(event), event["code"]))
+            message = withNames(event["message"], self._names)
+            listener.failed(SegmentationError(message, _hint(event["code"], event["hint"]), event["code"]))
 
     def stop(self, keep: bool = False) -> None:
         """Ends the training.
@@ -164,7 +182,8 @@ class TrainingRun:
 
     def _end(self) -> None:
         self.ended = True
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def whyNotName(name: str) -> str:
@@ -213,10 +232,11 @@ def _withOwnNames(cases: list[dict]) -> list[dict]:
     return cases
 
 
-def _hint(event: dict) -> str:
+def _hint(code: str, hint: str) -> str:
     """What to do about an error, in terms of the panel instead of the command line."""
-    return {
-        "input": "",
-        "unfinished": "",
-        "packages": _('Press "Train" again to install what is missing.'),
-    }.get(event["code"], hintOf(event))
+    if code == "packages":
+        return _('Press "Train" again to install what is missing.')
+    if code == "unfinished" or (code == "input" and "--device" not in hint):
+        # What to do about an unfinished training is asked; other hints speak of files, where the user has nodes.
+        return ""
+    return hintOf(code, hint)

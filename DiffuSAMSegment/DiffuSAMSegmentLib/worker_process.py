@@ -13,6 +13,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .library import libraryRoot, workerPython
+from .worker_environment import workerEnvironment
 
 KILL_AFTER_MS = 800
 KILL_SAVING_AFTER_MS = 1500
@@ -51,11 +52,19 @@ class WorkerProcess:
         return self._pid
 
     def send(self, job: dict) -> None:
-        """Starts a job; the process too, unless it is warm."""
+        """Starts a job; the process too, unless it is warm.
+
+        :raises SegmentationError: the library is gone
+        :raises OSError: there is no temporary folder
+        """
         self._idleTimer.stop()
         self._busy = True
         if self._process is None:
-            self._start()
+            try:
+                self._start()
+            except Exception:
+                self._busy = False
+                raise
         if self._process is None:
             return  # it could not be started, and that was told
         self._process.write(qt.QByteArray(json.dumps(job).encode("ascii") + b"\n"))
@@ -89,11 +98,9 @@ class WorkerProcess:
         self._pid = 0
 
     def _start(self) -> None:
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        if "OMP_NUM_THREADS" not in os.environ:
-            # One core stays free, so that Slicer remains quick.
-            environment.insert("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
-        environment.insert("PYTHONIOENCODING", "utf-8")
+        # What can fail comes first: a process that never started must not be taken for a warm one.
+        worker = libraryRoot() / "DiffuSAMLib" / "worker.py"
+        environment = workerEnvironment()
         process = qt.QProcess()
         process.setProcessEnvironment(environment)
         process.connect("readyReadStandardOutput()", self._readEvents)
@@ -103,7 +110,6 @@ class WorkerProcess:
         self._rest = b""
         self._pid = 0
         self._process = process
-        worker = libraryRoot() / "DiffuSAMLib" / "worker.py"
         process.start(workerPython(), ["-u", str(worker)])
 
     def _signal(self, number: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ablation_tables import ablation_sections, groups
 from common import ORGANS, RESULTS
+from ideas import ideas_table
 from markdown_tables import NOT_RUN, number, spread, table
 from protocols import PROTOCOLS
 from rows import METHODS, Summary, summaries
@@ -144,7 +145,9 @@ def protocol_sections(part: str, folder: Path) -> list[str]:
         if own is not None:
             text += f"\nDiffuSAM, case by case (Dice):\n\n{case_table(own)}"
         sections.append(text)
-    return sections + (ablation_sections(found) if part == "development" else [])
+    if part == "development":
+        sections += [*ablation_sections(found), f"## Ideas tried, at equal time\n\n{ideas_table(found)}"]
+    return sections
 
 
 def backbone_quality(result: dict[str, Any]) -> str:
@@ -199,11 +202,29 @@ def speed(result: dict[str, Any]) -> str:
     return table(["volume", "slices", "volume s", "encode_image s", "ratio", "peak MB"], rows)
 
 
+def training_speed(result: dict[str, Any]) -> str:
+    seconds = result["seconds"]
+    rows = [[name, number(value, 2)] for name, value in seconds.items()]
+    rows += [
+        ["ratio of an iteration to prior and decoder", number(result["ratio"], 2)],
+        ["iterations", str(result["iterations"])],
+        ["loss at first", number(result["loss_at_first"], 2)],
+        ["loss at last", number(result["loss_at_last"], 2)],
+        ["peak MB", number(result["peak_memory_mb"], 0)],
+    ]
+    return table([f"batch of {result['batch']} slices, {result['image_size']} px", "seconds"], rows)
+
+
 SECTIONS = {
     "backbone_quality": ("Compact backbone: how well it carries a mask (Dice)", backbone_quality),
     "bundled_prior": ("Bundled prior on the development cases (whole volumes)", prior_scores),
     "speed_compact": ("Time and memory, compact backbone, 2 cores", speed),
     "speed_sam21_tiny": ("Time and memory, SAM2.1 tiny at 512 px, random weights, 2 cores", speed),
+    "training_speed_compact": ("An iteration of training, compact backbone", training_speed),
+    "training_speed_sam21_tiny": (
+        "An iteration of training, SAM2.1 tiny at 512 px, random weights",
+        training_speed,
+    ),
 }
 
 

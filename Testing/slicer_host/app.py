@@ -84,6 +84,7 @@ class qSlicerApplication(from_facts("qSlicerApplication", qSlicerCoreApplication
         return state(self).options
 
     def startupEnvironment(self) -> QtCore.QProcessEnvironment:
+        """Of this process when the host was started; what was set since stands for what Slicer's launcher sets."""
         return QtCore.QProcessEnvironment(state(self).environment)
 
     def environment(self) -> QtCore.QProcessEnvironment:

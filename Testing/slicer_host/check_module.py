@@ -43,6 +43,16 @@ _WRAPPER_NAMES = {
 }  # fmt: skip
 
 
+# Where a text becomes visible to the user, who reads it in the language of the application.
+_SHOWN_PROPERTIES = {
+    "acknowledgementText", "helpText", "placeholderText", "text", "title", "toolTip", "windowTitle",
+}  # fmt: skip
+_SHOWING_CALLS = {
+    "QAction", "QCheckBox", "QGroupBox", "QLabel", "QPushButton", "QRadioButton", "addItem", "setText", "setToolTip",
+    "setWindowTitle",
+}  # fmt: skip
+
+
 def _dotted(node: ast.AST) -> str:
     """`a.b.c` of an expression of names and dots only, else an empty text."""
     if isinstance(node, ast.Name):
@@ -202,10 +212,25 @@ class _Checker(ast.NodeVisitor):
                     self._find(
                         node, "widget-name", f"{cls}.{target.attr} is no property; it cannot be assigned."
                     )
+            if isinstance(target, ast.Attribute) and target.attr in _SHOWN_PROPERTIES:
+                self._check_translated(node.value)
         self.generic_visit(node)
+
+    def _check_translated(self, value: ast.expr) -> None:
+        """Finds a plain text that is shown as it is, also as one of several alternatives."""
+        if isinstance(value, ast.IfExp):
+            self._check_translated(value.body)
+            self._check_translated(value.orelse)
+        elif isinstance(value, ast.BoolOp):
+            for part in value.values:
+                self._check_translated(part)
+        elif any(letter.isalpha() for letter in _plain_text(value)):
+            self._find(value, "untranslated", f"{_plain_text(value)!r} is shown without _().")
 
     def visit_Call(self, node: ast.Call) -> None:
         function = node.func
+        if _dotted(function).rpartition(".")[2] in _SHOWING_CALLS and node.args:
+            self._check_translated(node.args[0])
         if isinstance(function, ast.Attribute):
             cls = self._widget(function.value)
             if cls and function.attr in check_ui.properties(cls):
@@ -252,6 +277,13 @@ class _Checker(ast.NodeVisitor):
 
 def _text(node: ast.AST) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _plain_text(node: ast.AST) -> str:
+    """Of a text, or the fixed parts of an f-string."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) for part in node.values)
+    return _text(node)
 
 
 def _all_signals() -> frozenset[str]:

@@ -90,7 +90,9 @@ class Guard:
         self.exceptions.append("".join(traceback.format_exception(kind, value, trace)))
 
     def _temporary_files(self) -> set[Path]:
-        return set(Path(self.host.app.temporaryPath).rglob("*"))
+        files = set(Path(self.host.app.temporaryPath).rglob("*"))
+        # PyTorch's folder for compiled code, one for each user of the computer, is meant to stay.
+        return {f for f in files if not any(part.startswith("torchinductor_") for part in f.parts)}
 
     @contextmanager
     def expecting(self, *texts: str) -> Iterator[None]:

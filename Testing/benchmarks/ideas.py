@@ -1,0 +1,62 @@
+"""Ideas that were tried at equal time on equal cases, kept or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markdown_tables import number, table
+from rows import Summary
+
+
+@dataclass(frozen=True)
+class Idea:
+    """What was changed, where it was measured, and whether it stayed.
+
+    Attributes:
+        title: For people.
+        protocol: Short name.
+        before: Name of the row without it.
+        after: Name of the row with it.
+        kept: Whether it is part of the method now.
+    """
+
+    title: str
+    protocol: str
+    before: str
+    after: str
+    kept: bool
+
+
+IDEAS = (
+    Idea(
+        "An augmented slice is encoded once and learnt from six times, not once", "D", "uses1", "uses6", True
+    ),
+)
+
+
+def ideas_table(found: Mapping[tuple[str, str], Summary]) -> str:
+    """Of what was measured: mean Dice without and with each idea, and what was decided."""
+    rows = []
+    for idea in IDEAS:
+        before, after = (found.get((idea.protocol, name)) for name in (idea.before, idea.after))
+        if before is None or after is None:
+            continue
+        low, high = before.mean(), after.mean()
+        if low is None or high is None:
+            continue
+        minutes = ", ".join(f"{value:g}" for value in sorted(after.minutes))
+        rows.append(
+            [
+                idea.title,
+                idea.protocol,
+                str(len(after.units)),
+                minutes,
+                number(low),
+                number(high),
+                f"{100 * (high - low):+.1f}",
+                "kept" if idea.kept else "taken out",
+            ]
+        )
+    heads = ["idea", "protocol", "draws", "minutes", "Dice without", "Dice with", "points", "decision"]
+    return table(heads, rows)

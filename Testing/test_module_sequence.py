@@ -1,0 +1,133 @@
+"""Sequences in the test host: every frame segmented, edits kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import test_module
+from test_module import (
+    PATIENCE_S,
+    Installed,
+    click_and_wait,
+    report_of,
+    scene_nodes,
+    segment_names,
+    small_volume,
+)
+
+pytest_plugins = ["slicer_host.fixtures"]
+pytestmark = test_module.pytestmark
+
+installed = test_module.installed
+panel = test_module.panel
+logic = test_module.logic
+
+
+def add_sequence() -> tuple[Any, Any]:
+    """Two frames, each another patient; returns the browser and the volume that shows the present one."""
+    import slicer
+
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "patients")
+    for number in range(2):
+        frame = small_volume(seed=number)
+        sequence.SetDataNodeAtValue(frame, str(number))
+        slicer.mrmlScene.RemoveNode(frame)
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    browser.SetSelectedItemNumber(0)
+    return browser, browser.GetProxyNode(sequence)
+
+
+def show_frame(browser: Any, number: int) -> None:
+    import slicer
+
+    browser.SetSelectedItemNumber(number)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+
+
+def livers(browser: Any, segmentation: Any, volume: Any) -> list[np.ndarray]:
+    """Of each frame; the first one is shown afterwards."""
+    import slicer
+
+    found = []
+    for number in (0, 1):
+        show_frame(browser, number)
+        identifier = segmentation.GetSegmentation().GetSegmentIdBySegmentName("liver")
+        found.append(slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume))
+    show_frame(browser, 0)
+    return found
+
+
+def test_every_frame_of_a_sequence(installed: Installed, panel: Any) -> None:
+    browser, volume = add_sequence()
+    panel._parameterNode.inputVolume = volume
+    assert panel.ui.framesComboBox.isVisibleTo(panel.ui.inputsCollapsibleButton)
+    panel.ui.framesComboBox.currentIndex = 1
+    segmentation = click_and_wait(installed, panel)
+    assert "found" in panel.ui.statusLabel.text
+    assert browser.GetSelectedItemNumber() == 0
+    sequence = browser.GetSequenceNode(segmentation)
+    assert sequence.GetNumberOfDataNodes() == 2
+    frames = []
+    for number in range(2):
+        show_frame(browser, number)
+        frames.append(report_of(segmentation)["inputs"][0]["sha256"])
+    assert len(set(frames)) == 2
+
+
+def test_stop_in_a_sequence_leaves_nothing(installed: Installed, panel: Any) -> None:
+    browser, volume = add_sequence()
+    panel._parameterNode.inputVolume = volume
+    panel.ui.framesComboBox.currentIndex = 1
+    before = scene_nodes()
+    panel.ui.segmentButton.click()
+    installed.host.wait_until(lambda: panel._frame[0] == 1 or not panel.logic.running, PATIENCE_S)
+    assert panel.logic.running
+    panel.ui.segmentButton.click()
+    assert installed.processes() == []
+    assert scene_nodes() == before
+    assert browser.GetSelectedItemNumber() == 0
+
+
+def test_an_edit_of_a_frame_outlives_another_frame(logic: Any) -> None:
+    import slicer
+
+    browser, volume = add_sequence()
+    segmentation = logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
+    first, second = livers(browser, segmentation, volume)
+    edited = np.zeros_like(first)
+    edited[4:6, 30:50, 30:60] = 1
+    identifier = segmentation.GetSegmentation().GetSegmentIdBySegmentName("liver")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(edited, segmentation, identifier, volume)
+    kept = livers(browser, segmentation, volume)
+    np.testing.assert_array_equal(kept[0], edited)
+    np.testing.assert_array_equal(kept[1], second)
+    assert (first != edited).any()
+
+
+def test_a_second_run_of_all_frames_makes_a_segmentation_of_its_own(logic: Any) -> None:
+    browser, volume = add_sequence()
+    segmentation = logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
+    before = livers(browser, segmentation, volume)
+    again = logic.segment(
+        volume, organs=["spleen"], device="cpu", allFrames=True, segmentationNode=segmentation
+    )
+    assert again is not segmentation
+    assert browser.GetSequenceNode(again) is not browser.GetSequenceNode(segmentation)
+    np.testing.assert_array_equal(livers(browser, segmentation, volume), before)
+    assert segment_names(again) == ["spleen"]
+
+
+def test_a_second_run_of_one_frame_changes_that_frame_only(logic: Any) -> None:
+    browser, volume = add_sequence()
+    segmentation = logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
+    before = livers(browser, segmentation, volume)
+    again = logic.segment(volume, organs=["spleen"], device="cpu", segmentationNode=segmentation)
+    assert again is segmentation
+    np.testing.assert_array_equal(livers(browser, segmentation, volume), before)
+    show_frame(browser, 0)
+    assert segment_names(segmentation) == ["liver", "spleen"]
+    show_frame(browser, 1)
+    assert segment_names(segmentation) == ["liver"]
