@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common import ORGANS, RUNS, SPLITS, labelled_cases
+from common import BENCHMARKS, ORGANS, SPLITS, labelled_cases
 
 from DiffuSAMLib.catalogue import locate
 from DiffuSAMLib.datasets import LabelledFiles
@@ -17,7 +17,7 @@ from DiffuSAMLib.splits import Split, load_split, refuse_overlap
 from DiffuSAMLib.weights import LoadedBackbone, load_backbone
 
 Part = Literal["development", "test"]
-CLEAN_BACKBONE = RUNS / "clean-backbone.safetensors"
+CLEAN_BACKBONE = BENCHMARKS / "weights" / "clean-backbone.safetensors"
 
 
 @dataclass(frozen=True)
