@@ -70,7 +70,7 @@ def segment_case(task: CaseTask) -> CaseOutcome:
         try:
             # Of the calling thread only, hence each time.
             torch.set_num_threads(task.threads or _share_of_cores(task.workers_per_host))
-            volumes = _segment(task, started)
+            volumes, seconds = _segment(task, started)
         except DiffuSAMError as error:
             return CaseOutcome(
                 time.perf_counter() - started,
@@ -82,10 +82,11 @@ def segment_case(task: CaseTask) -> CaseOutcome:
             sentence = f"The program failed ({type(error).__name__}: {error})."
             details = traceback.format_exc()
             return CaseOutcome(time.perf_counter() - started, error=sentence, details=details)
-        return CaseOutcome(time.perf_counter() - started, volumes)
+        return CaseOutcome(seconds, volumes)
 
 
-def _segment(task: CaseTask, started: float) -> dict[str, float]:
+def _segment(task: CaseTask, started: float) -> tuple[dict[str, float], float]:
+    """Volumes in ml, and the seconds that the case's report says it took."""
     if sha256_of(prior_path(task.request.prior)) != task.settings["prior_sha256"]:
         raise WeightsError(
             f"The prior {task.request.prior} of a worker is not the one that this run began with.",
@@ -94,11 +95,12 @@ def _segment(task: CaseTask, started: float) -> dict[str, float]:
     # What an earlier run with other settings left must not be taken for this run's if this one ends half way.
     task.files.remove()
     report = _segmenter.segment(task.request).to_json()
-    report["cohort"] = {"settings": task.settings, "seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    report["cohort"] = {"settings": task.settings, "seconds": seconds}
     with atomic_path(task.files.report) as temporary:
         text = json.dumps(to_json_value(report), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="ascii")
-    return volumes_ml(report)
+    return volumes_ml(report), seconds
 
 
 def _share_of_cores(workers_per_host: dict[str, int]) -> int:

@@ -167,10 +167,11 @@ def test_the_losses_fall(stack: LabelledStack, tmp_path: Path) -> None:
     training = make_training(stack, tmp_path / "b.training")
     for group in training.optimizer.param_groups:
         group["lr"] = 2e-3
-    losses = [training._step(4, 32) for _ in range(14)]
+    losses = [training._step(4, 32) for _ in range(24)]
     for name in ("self", "neighbour", "both", "dense"):
         values = [step[name] for step in losses]
-        assert np.mean(values[-4:]) < 0.8 * np.mean(values[:3]), name
+        # Steps differ much in how hard their few pairs are.
+        assert np.mean(values[-8:]) < 0.8 * np.mean(values[:4]), name
 
 
 def test_a_step_also_runs_at_the_small_size(stack: LabelledStack, tmp_path: Path) -> None:
