@@ -137,15 +137,20 @@ class EncodedSlices:
 
     def encoded(self, numbers: Sequence[int], *, keep: range) -> list[EncodedSlice]:
         """The augmented slices of these numbers; forgets all others that are not in `keep`."""
+        # The last one's partner may be just beyond.
+        within = range(keep.start, keep.stop + 1)
         self._kept = {
-            number: kept for number, kept in self._kept.items() if number in keep or number in numbers
+            number: kept for number, kept in self._kept.items() if number in within or number in numbers
         }
         missing = [number for number in numbers if number not in self._kept]
-        # Sums in a batch depend a little on its size. What is kept must not depend on what else was missing.
-        size = len(missing) if self.sampler.config.slice_uses == 1 else 1
-        for begin in range(0, len(missing), size or 1):
-            part = missing[begin : begin + size]
-            self._kept.update(zip(part, self._encode(part), strict=True))
+        # Sums in a batch depend a little on its size. What is kept must not depend on what else was missing, so
+        # slices of which each is used often are encoded in the same pairs whatever is asked for.
+        if self.sampler.config.slice_uses == 1:
+            groups = [missing] if missing else []
+        else:
+            groups = [[2 * pair, 2 * pair + 1] for pair in dict.fromkeys(n // 2 for n in missing)]
+        for group in groups:
+            self._kept.update(zip(group, self._encode(group), strict=True))
         return [self._kept[number] for number in numbers]
 
     @torch.no_grad()

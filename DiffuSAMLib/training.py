@@ -109,6 +109,7 @@ class PriorTraining:
             prior.parameters(),
             lr=config.learning_rate,  # type: ignore[call-arg]
             weight_decay=config.weight_decay,
+            fused=True,
         )
         self.averaged = {name: value.clone() for name, value in prior.state_dict().items()}
         self.best: dict[str, Tensor] | None = None
@@ -324,8 +325,8 @@ class PriorTraining:
         nn.utils.clip_grad_norm_(self.prior.parameters(), 1.0)
         self.optimizer.step()
         decay = min(self.config.average, (self.iteration + 1) / (self.iteration + 10))
-        for name, value in self.prior.state_dict().items():
-            self.averaged[name].lerp_(value, 1 - decay)
+        latest = self.prior.state_dict()
+        torch._foreach_lerp_([self.averaged[name] for name in latest], list(latest.values()), 1 - decay)
 
     def _save(self) -> None:
         if not self.processes.main:
