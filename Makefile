@@ -51,6 +51,7 @@ benchmark: $(BENCHMARK_READY)
 	$(BIN)/python Testing/benchmarks/backbone_quality.py
 	$(BIN)/python Testing/benchmarks/bundled_prior.py
 	$(BIN)/python Testing/benchmarks/speed.py --sam21
+	$(BIN)/python Testing/benchmarks/demo_seeds.py
 	$(BIN)/python Testing/benchmarks/training_speed.py
 	$(BIN)/python Testing/benchmarks/training_speed.py --sam21
 	$(BIN)/python Testing/benchmarks/run_all.py --minutes $(MINUTES)

@@ -202,6 +202,19 @@ def speed(result: dict[str, Any]) -> str:
     return table(["volume", "slices", "volume s", "encode_image s", "ratio", "peak MB"], rows)
 
 
+def demo_seeds(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{seed} (demo)" if int(seed) == result["demo_seed"] else seed,
+            *(number(scores[organ]) for organ in ORGANS),
+            number(sum(scores.values()) / len(scores)),
+        ]
+        for seed, scores in result["seeds"].items()
+    ]
+    rows.append(["**mean**", *[""] * len(ORGANS), number(result["mean"])])
+    return table(["seed", *ORGANS, "mean Dice"], rows)
+
+
 def training_speed(result: dict[str, Any]) -> str:
     seconds = result["seconds"]
     rows = [[name, number(value, 2)] for name, value in seconds.items()]
@@ -218,6 +231,7 @@ def training_speed(result: dict[str, Any]) -> str:
 SECTIONS = {
     "backbone_quality": ("Compact backbone: how well it carries a mask (Dice)", backbone_quality),
     "bundled_prior": ("Bundled prior on the development cases (whole volumes)", prior_scores),
+    "demo_seeds": ("Bundled prior on procedural abdomens that no training saw", demo_seeds),
     "speed_compact": ("Time and memory, compact backbone, 2 cores", speed),
     "speed_sam21_tiny": ("Time and memory, SAM2.1 tiny at 512 px, random weights, 2 cores", speed),
     "training_speed_compact": ("An iteration of training, compact backbone", training_speed),
