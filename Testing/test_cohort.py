@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -328,23 +331,39 @@ class Command:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.lines: list[str] = []
+        self._told: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def wait_for_a_case(self) -> None:
+    def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
+            self._told.put(line)
+        self._told.put(None)
+
+    def wait_for_a_case(self, seconds: float = 300.0) -> bool:
+        """Whether a case ended within this time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                line = self._told.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return False
+            if line is None:
+                raise AssertionError("".join(self.lines) + self.end()[1])
             if '"case"' in line:
-                return
-        raise AssertionError("".join(self.lines) + self.end()[1])
+                return True
 
     def workers(self) -> list[Any]:
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def end(self) -> tuple[int, str]:
-        output, error = self.process.communicate(timeout=300)
-        self.lines += output.splitlines(keepends=True)
-        return self.process.returncode, error
+        code = self.process.wait(timeout=300)
+        self._reader.join(timeout=60)
+        assert self.process.stderr is not None
+        return code, self.process.stderr.read()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -365,8 +384,11 @@ def test_a_killed_worker_and_an_interrupt_lose_nothing(installed: Path, tmp_path
     ]
     assert set(listening) == {"127.0.0.1"}
     workers[0].suspend()
-    command.wait_for_a_case()
-    command.wait_for_a_case()
+    while not all(command.wait_for_a_case(20.0) for _ in range(2)):
+        # It was stopped while it handed over a result, which the others wait for.
+        workers[0].resume()
+        assert command.wait_for_a_case()
+        workers[0].suspend()
     workers[0].kill()
     code, error = command.end()
     assert code == 2, error
@@ -421,7 +443,7 @@ def test_a_crash_of_the_whole_run_costs_only_the_cases_under_way(installed: Path
     command.wait_for_a_case()
     workers = command.workers()
     command.process.kill()
-    command.process.communicate(timeout=60)
+    command.process.wait(timeout=60)
     # Workers notice by themselves that nobody is left who wants their work.
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
