@@ -15,8 +15,8 @@ from .errors import InputError
 class Processes:
     """This process among those that train one prior together; usually it is alone.
 
-    All of them draw the same batches and hold the same weights. Each computes the losses of its share of the slices, and
-    their gradients are added up, so that the outcome is that of one process with the whole batch.
+    All of them hold the same weights and know which slices make a batch. Each draws its share of these and computes their
+    losses, and the gradients are added up, so that the outcome is that of one process with the whole batch.
 
     Args:
         index: Of this process; 0 is the main one, the only one that writes and tells.

@@ -89,13 +89,6 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
 
 def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
     """Runs the command."""
-    from .interrupts import terminated_as_interrupt
-
-    with terminated_as_interrupt():
-        _run(arguments, progress)
-
-
-def _run(arguments: argparse.Namespace, progress: Progress) -> None:
     from .processes import is_main
 
     main = is_main()
