@@ -6,9 +6,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch.nn import functional as F
 from .augmentation import IntensityAugmentation, SpatialAugmentation, sample_images, sample_labels
 from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
+from .config_json import from_json, with_settings
+from .errors import InputError
 from .losses import mask_loss
 from .slices import as_channels
 from .stack_pool import StackPool
@@ -64,6 +67,44 @@ class PretrainingConfig:
     seed: int = 0
     spatial: SpatialAugmentation = field(default_factory=SpatialAugmentation)
     intensity: IntensityAugmentation = field(default_factory=IntensityAugmentation)
+
+    @classmethod
+    def with_settings(cls, settings: Mapping[str, Any]) -> PretrainingConfig:
+        """The defaults with some settings changed.
+
+        Args:
+            settings: Values by their places, such as "intensity.strength".
+
+        Raises:
+            InputError: There is no such setting, or it cannot have the value.
+        """
+        names = ", ".join(item.name for item in fields(cls))
+        content = with_settings(asdict(cls()), settings, hint=f"There are {names}.")
+        config = from_json(cls, content, source="The pretraining")
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Refuses what cannot be trained.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        if self.minutes <= 0 or self.seed < 0:
+            raise InputError("The training needs more than 0 minutes and a seed of 0 or more.")
+        for name in ("pairs", "small_objects", "objects", "farthest"):
+            if getattr(self, name) < 1:
+                raise InputError(f"The setting {name} must be 1 or more, not {getattr(self, name)}.")
+        for name in ("small_part", "average"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"The setting {name} must be 0 to 1, not {getattr(self, name):g}.")
+        for name in ("learning_rate", "weight_decay", "small_dense_weight", "dense_weight", "memory_noise"):
+            if getattr(self, name) < 0:
+                raise InputError(f"The setting {name} must be 0 or more, not {getattr(self, name):g}.")
+        if self.small_size < 64 or self.small_size % 32:
+            raise InputError(f"The setting small_size must be a multiple of 32, not {self.small_size}.")
+        self.spatial.check()
+        self.intensity.check()
 
 
 class DenseHead(nn.Module):

@@ -202,6 +202,13 @@ def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument("--minutes", type=float, default=60)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="any other setting, such as intensity.strength=0.7; repeatable",
+    )
+    command.add_argument(
         "--start", metavar="WEIGHTS", help='weights file to continue from, or "compact" for the bundled ones'
     )
     command.set_defaults(run=_pretrain)
@@ -370,6 +377,7 @@ def _models(arguments: argparse.Namespace, progress: Progress) -> None:
 
 
 def _pretrain(arguments: argparse.Namespace, progress: Progress) -> None:
+    from .config_json import settings_of
     from .pretrain import pretrain_backbone
 
     pretrain_backbone(
@@ -377,8 +385,7 @@ def _pretrain(arguments: argparse.Namespace, progress: Progress) -> None:
         arguments.split,
         arguments.output,
         procedural=arguments.procedural,
-        minutes=arguments.minutes,
-        seed=arguments.seed,
+        settings={**settings_of(arguments.set), "minutes": arguments.minutes, "seed": arguments.seed},
         start=arguments.start,
         progress=progress,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import InputError
@@ -38,6 +40,50 @@ def from_json(kind: type[T], values: Any, *, source: str, place: str = "") -> T:
             )
         fields[key] = _value(hints[key], value, source, where)
     return kind(**fields)
+
+
+def settings_of(texts: Iterable[str]) -> dict[str, Any]:
+    """Settings by their places, as the option `--set` gives them.
+
+    Args:
+        texts: Such as "training.batch=4"; what is no JSON value is a text.
+
+    Raises:
+        InputError: There is no equals sign.
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        place, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f'"{text}" sets nothing.', hint="Write --set training.batch=4.")
+        try:
+            settings[place.strip()] = json.loads(value)
+        except ValueError:
+            settings[place.strip()] = value
+    return settings
+
+
+def with_settings(content: dict[str, Any], settings: Mapping[str, Any], *, hint: str) -> dict[str, Any]:
+    """A copy of plain JSON values with some of them changed.
+
+    Args:
+        content: Of a configuration.
+        settings: Values by their places, such as "training.batch".
+        hint: Where to look up which places there are.
+
+    Raises:
+        InputError: There is no such setting.
+    """
+    changed: dict[str, Any] = json.loads(json.dumps(content))
+    for place, value in settings.items():
+        *sections, name = place.split(".")
+        inner: Any = changed
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or name not in inner or name == "schema_version":
+            raise InputError(f'There is no setting "{place}".', hint=hint)
+        inner[name] = value
+    return changed
 
 
 def _value(hint: Any, value: Any, source: str, place: str) -> Any:

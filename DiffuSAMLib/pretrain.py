@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,8 +51,7 @@ def pretrain_backbone(
     output: Path,
     *,
     procedural: int,
-    minutes: float,
-    seed: int,
+    settings: Mapping[str, Any],
     start: str | Path | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -65,8 +65,8 @@ def pretrain_backbone(
         split: Split file; only its training cases are read.
         output: Weights file, ends in `.safetensors`.
         procedural: Number of procedural abdomens to add.
-        minutes: Time to train.
-        seed: Of weights, sampling and augmentation.
+        settings: Those of `PretrainingConfig` that are not the defaults, by their places, such as "minutes" or
+            "intensity.strength".
         start: Weights to continue from, with a fresh optimizer: a file, or "compact" for the bundled ones; None starts
             anew. The cases that they have seen are recorded as seen.
         progress: Called as cases are read.
@@ -78,11 +78,10 @@ def pretrain_backbone(
     """
     if output.suffix != ".safetensors":
         raise InputError(f"The backbone's file ends in .safetensors, not {output.name}.")
-    if minutes <= 0 or seed < 0:
-        raise InputError("The training needs more than 0 minutes and a seed of 0 or more.")
+    config = PretrainingConfig.with_settings(settings)
     if procedural < 0:
         raise InputError(f"The number of procedural abdomens must be 0 or more, not {procedural}.")
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     wanted = load_split(split).train
     cases = [case for folder in data for case in read_dataset(folder) if case.name in wanted]
     earlier = None if start is None else _start(start)
@@ -98,7 +97,6 @@ def pretrain_backbone(
         raise InputError(
             "There is nothing to train on.", hint="Give --data with cases of the split, or --procedural."
         )
-    config = PretrainingConfig(minutes=minutes, seed=seed)
     checkpoint = output.with_suffix(".training")
     seen = [case.name for case in cases]
     if earlier is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .augmentation import IntensityAugmentation, SpatialAugmentation
-from .config_json import from_json
+from .config_json import from_json, with_settings
 from .errors import InputError
 from .files import atomic_path
 from .prior_files import read_header
@@ -176,18 +176,8 @@ class Recipe:
         Raises:
             InputError: There is no such setting, or it cannot have the value.
         """
-        content = self.to_dict()
-        for place, value in settings.items():
-            *sections, name = place.split(".")
-            inner: Any = content
-            for section in sections:
-                inner = inner.get(section) if isinstance(inner, dict) else None
-            if not isinstance(inner, dict) or name not in inner or name == "schema_version":
-                raise InputError(
-                    f'There is no setting "{place}" in a recipe.',
-                    hint="See them all with diffusam train --write-config FILE.",
-                )
-            inner[name] = value
+        hint = "See all of a recipe's with diffusam train --write-config FILE."
+        content = with_settings(self.to_dict(), settings, hint=hint)
         return Recipe.from_dict(content)
 
     def write(self, path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config_json import settings_of
 from .data_options import add_data_options, cases_of, organ_names
 from .errors import InputError
 from .progress import JsonProgress, Progress
@@ -165,14 +165,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     settings = {place: options[place] for _, place, _, _ in SETTINGS if options[place] is not None}
     if arguments.kind is not None:
         settings["kind"] = arguments.kind
-    for text in arguments.set:
-        place, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f'"{text}" sets nothing.', hint="Write --set training.batch=4.")
-        try:
-            settings[place.strip()] = json.loads(value)
-        except ValueError:
-            settings[place.strip()] = value
+    settings.update(settings_of(arguments.set))
     return recipe.with_settings(settings)
 
 

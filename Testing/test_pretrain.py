@@ -44,7 +44,7 @@ def test_a_handful_of_cases_is_not_most_of_what_is_seen(stack: LabelledStack) ->
 
 def test_a_backbone_continues_from_another_and_remembers_its_cases(brain: Path) -> None:
     first, second = brain / "first.safetensors", brain / "second.safetensors"
-    options = {"procedural": 0, "minutes": 0.0001, "seed": 0}
+    options = {"procedural": 0, "settings": {"minutes": 0.0001}}
     pretrain_backbone([brain / "brain"], brain / "one.json", first, **options)  # type: ignore[arg-type]
     pretrain_backbone([brain / "brain"], brain / "two.json", second, start=first, **options)  # type: ignore[arg-type]
     begun, ended = (load_backbone("compact", path=path) for path in (first, second))

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from common import DATA, FOLDERS, RUNS, SPLITS
 from protocols import CLEAN_BACKBONE
 
+from DiffuSAMLib.config_json import settings_of
 from DiffuSAMLib.interrupts import terminated_as_interrupt
 from DiffuSAMLib.pretrain import pretrain_backbone
 from DiffuSAMLib.segmentation_files import write_scalar
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--procedural", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", help="weights to continue from; what they have seen is recorded as seen")
+    parser.add_argument("--set", action="append", default=[], help="as of diffusam pretrain-backbone")
     parser.add_argument("-o", "--output", type=Path, default=CLEAN_BACKBONE)
     arguments = parser.parse_args()
     if arguments.output.exists():
@@ -95,8 +97,11 @@ def main() -> None:
             SPLITS / "clean_backbone.json",
             arguments.output,
             procedural=arguments.procedural,
-            minutes=arguments.minutes,
-            seed=arguments.seed,
+            settings={
+                **settings_of(arguments.set),
+                "minutes": arguments.minutes,
+                "seed": arguments.seed,
+            },
             start=arguments.start,
         )
     print(arguments.output)

@@ -179,8 +179,7 @@ def adapted_job(job: Job, minutes: float) -> Job:
             SPLITS / f"{split.name}.json",
             path,
             procedural=0,
-            minutes=minutes,
-            seed=job.draw,
+            settings={"minutes": minutes, "seed": job.draw},
             start=job.backbone_file,
         )
     return replace(job, backbone_path=path)
