@@ -22,6 +22,7 @@ from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .config_json import from_json, with_settings
 from .errors import InputError
 from .losses import mask_loss
+from .rough_masks import rough_masks
 from .slices import as_channels
 from .stack_pool import StackPool
 
@@ -222,26 +223,11 @@ def dense_loss(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     return F.nll_loss(merged, target, weight=weight)
 
 
-def damage_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Masks `(b, 1, s, s)` grown, shrunk and shifted: what a memory of an imperfect prediction looks like."""
-    size = masks.shape[-1]
-    reach = max(1, size // 40)
-    kernel = 2 * reach + 1
-    blurred = F.avg_pool2d(masks.float(), kernel, stride=1, padding=reach)
-    threshold = torch.rand(len(masks), 1, 1, 1, generator=generator) * 0.8 + 0.1
-    shift = (torch.randn(len(masks), 2, generator=generator) * 0.01).clamp(-0.04, 0.04)
-    matrix = torch.eye(2, 3).repeat(len(masks), 1, 1)
-    matrix[:, :, 2] = shift * 2
-    moved = F.grid_sample(
-        (blurred > threshold).float(),
-        F.affine_grid(matrix, list(masks.shape), align_corners=False),
-        align_corners=False,
-    )
-    return (moved > 0.5).float()
-
-
 class BackbonePretraining:
     """The training loop: self-memory, neighbour's memory, both together, and the dense head.
+
+    A prior's memory tells where an organ is, not quite how it is bounded. So half of what is decoded has memories of
+    rough masks: the decoder learns to find the outline in the image, instead of giving back what the memory holds.
 
     Args:
         backbone: The network to train, at its full image size.
@@ -343,13 +329,14 @@ class BackbonePretraining:
         # As a prompt's memory (distance 0) one time in three, else as a neighbour's.
         as_prompt = torch.rand((), generator=self.generator) < 0.33
         neighbour = self.backbone.decode(second, [Memory(memory, distance=0 if as_prompt else distance)])
+        roughly = self._rough_memory(second, target)
+        rough = self.backbone.decode(second, [Memory(roughly)])
         later = second[slice(half, None)]
-        damaged_masks = mask_to_logits(damage_masks(target[half:], self.generator))
-        damaged = self._noisy(self.backbone.encode_memory(later, damaged_masks))
-        both = self.backbone.decode(later, [Memory(damaged), Memory(memory[half:], distance=distance)])
+        both = self.backbone.decode(later, [Memory(roughly[half:]), Memory(memory[half:], distance=distance)])
         losses = {
             "self": mask_loss(own, masks[:half]).mean(),
             "neighbour": mask_loss(neighbour, target).mean(),
+            "rough": mask_loss(rough, target).mean(),
             "both": mask_loss(both, target[half:]).mean(),
             "dense": dense_loss(self.dense(features), labels, known) * dense_weight,
         }
@@ -364,6 +351,15 @@ class BackbonePretraining:
             self.averaged[name].lerp_(value, 1 - decay)
         self._whole = True
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _rough_memory(self, features: ImageFeatures, masks: Tensor) -> Tensor:
+        """Memories of rough masks, half of them between two such: what a network generates that cannot decide."""
+        one, other = (
+            self.backbone.encode_memory(features, mask_to_logits(rough_masks(masks, self.generator)))
+            for _ in range(2)
+        )
+        share = (torch.rand(len(masks), 1, 1, 1, generator=self.generator) - 0.5).clamp(min=0)
+        return self._noisy(one.lerp(other, share))
 
     def _noisy(self, memory: Tensor) -> Tensor:
         """Adds noise to half of the memories."""

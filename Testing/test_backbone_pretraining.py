@@ -15,7 +15,6 @@ from DiffuSAMLib.backbone_pretraining import (
     DenseHead,
     PairSampler,
     PretrainingConfig,
-    damage_masks,
     dense_loss,
 )
 from DiffuSAMLib.backbones import Backbone
@@ -147,20 +146,6 @@ def test_the_dense_head_names_pixels_at_stride_8() -> None:
     backbone = Backbone("compact", image_size=SIDE)
     features = backbone.encode_image(torch.rand(2, 3, SIDE, SIDE))
     assert DenseHead(backbone.feature_channels, 6)(features).shape == (2, 6, SIDE // 8, SIDE // 8)
-
-
-def test_damaged_masks_are_near_the_true_ones_but_differ() -> None:
-    mask = torch.zeros(40, 1, 128, 128)
-    mask[..., 40:90, 40:90] = 1
-    damaged = damage_masks(mask, torch.Generator().manual_seed(0))
-    assert set(damaged.unique().tolist()) == {0.0, 1.0}
-    overlap = 2 * (mask * damaged).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) + damaged.sum((1, 2, 3)))
-    assert overlap.min() > 0.75
-    assert overlap.mean() < 0.98
-    areas = damaged.sum((1, 2, 3)) / mask[0].sum()
-    assert areas.min() < 0.97
-    assert areas.max() > 1.03
-    assert not damage_masks(torch.zeros(2, 1, 64, 64), torch.Generator().manual_seed(0)).any()
 
 
 def test_the_losses_fall(stack: LabelledStack, tmp_path: Path) -> None:
