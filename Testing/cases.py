@@ -57,6 +57,34 @@ def write_case(folder: Path, name: str, abdomen: Abdomen) -> None:
     write_segmentation(target, abdomen.labels.array, abdomen.labels.geometry, segments)
 
 
+def write_dicom(
+    folder: Path, volume: Volume, *, slices: int | None = None, uid: str = "1.2.8", number: int = 1
+) -> None:
+    """An axial volume as DICOM files, named against the order of their positions."""
+    folder.mkdir(exist_ok=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    spacing, origin = volume.geometry.spacing, volume.geometry.origin
+    for place, pixels in enumerate(volume.array[:slices].round().astype(np.int16)):
+        image = sitk.GetImageFromArray(pixels[None])
+        image.SetSpacing((spacing[0], spacing[1], 1.0))
+        tags = {
+            "0008|0016": "1.2.840.10008.5.1.4.1.1." + ("2" if volume.modality == "CT" else "4"),
+            "0008|0018": f"{uid}.{place + 1}",
+            "0008|0060": volume.modality or "",
+            "0020|000d": "1.2.7",
+            "0020|000e": uid,
+            "0020|0011": str(number),
+            "0020|0013": str(place + 1),
+            "0020|0032": f"{origin[0]}\\{origin[1]}\\{origin[2] + place * spacing[2]}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+        }
+        for key, value in tags.items():
+            image.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{number}_{100 - place}.dcm"))
+        writer.Execute(image)
+
+
 def finding_backbone() -> Backbone:
     backbone = random_backbone("compact", image_size=SIZE)
     with torch.no_grad():
