@@ -21,6 +21,7 @@ from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .config_json import from_json, with_settings
 from .errors import InputError
+from .interrupts import uninterrupted
 from .losses import mask_loss
 from .rough_masks import rough_masks
 from .slices import as_channels
@@ -258,7 +259,6 @@ class BackbonePretraining:
         self.averaged = {name: value.clone() for name, value in backbone.state_dict().items()}
         self.seconds = 0.0
         self.steps = 0
-        self._whole = True
         self.generator = torch.Generator().manual_seed(config.seed + 1)
 
     def run(self) -> dict[str, Tensor]:
@@ -276,9 +276,7 @@ class BackbonePretraining:
         try:
             self._iterate()
         except KeyboardInterrupt:
-            # Half an update is not worth keeping: the last checkpoint is.
-            if self._whole:
-                self._save()
+            self._save()
             raise
         self._save()
         return self.averaged
@@ -344,12 +342,12 @@ class BackbonePretraining:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self._whole = False
-        self.optimizer.step()
-        decay = min(self.config.average, (self.steps + 1) / (self.steps + 10))
-        for name, value in self.backbone.state_dict().items():
-            self.averaged[name].lerp_(value, 1 - decay)
-        self._whole = True
+        # Half an update could neither be kept nor gone on from.
+        with uninterrupted():
+            self.optimizer.step()
+            decay = min(self.config.average, (self.steps + 1) / (self.steps + 10))
+            for name, value in self.backbone.state_dict().items():
+                self.averaged[name].lerp_(value, 1 - decay)
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _rough_memory(self, features: ImageFeatures, masks: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -27,6 +28,40 @@ def terminated_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within the block, SIGINT and SIGTERM wait until it has ended, then do what they would have done at once.
+
+    Only the main thread is ever interrupted; others need not wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Any] = {}
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append((number, frame))
+
+    try:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            # A handler that is not Python's own, as an application may have, could not be put back.
+            if (handler := signal.getsignal(which)) is not None:
+                before[which] = handler
+                signal.signal(which, hold)
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+    if held:
+        signalled, frame = held[0]
+        handler = before[signalled]
+        if callable(handler):
+            handler(signalled, frame)
+        elif handler == signal.SIG_DFL:
+            signal.raise_signal(signalled)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

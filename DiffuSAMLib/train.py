@@ -33,6 +33,7 @@ from .stack_pool import StackPool
 from .training import Ending, PriorTraining, Validated, choose_weights
 from .training_events import TrainingListener
 from .training_log import TrainingLog
+from .training_paths import checkpoint_path, run_folder
 from .training_pictures import TrainingPictures
 from .training_record import RunRecord
 from .validation import HeldOut, Validation, choose_held_out
@@ -44,16 +45,6 @@ logger = logging.getLogger(__name__)
 
 AS_THE_DATA = "As the training data"
 """Licence of a prior where nobody says more."""
-
-
-def checkpoint_path(output: Path) -> Path:
-    """Where the unfinished run of a prior lies."""
-    return output.with_suffix(".training")
-
-
-def run_folder(output: Path) -> Path:
-    """Where the tables and pictures of a prior's training lie."""
-    return output.with_suffix(".run")
 
 
 def train_prior(

@@ -244,7 +244,7 @@ def tell_event(progress: JsonProgress, event: LossesEvent | ValidationEvent) -> 
 
 def outcome(output: Path, header: PriorHeader) -> dict[str, Any]:
     """What the `done` event of a training says."""
-    from .train import run_folder
+    from .training_paths import run_folder
 
     return {
         "name": header.name,

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from .backbones import Backbone, Memory
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .encoded_slices import EncodedBatch, EncodedSlices
+from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
 from .prior import Prior
 from .processes import Processes
@@ -120,7 +121,6 @@ class PriorTraining:
         self.ended: Ending = "complete"
         self._shadow: Prior | None = None
         self._validation_cost = 0.0
-        self._whole = True
 
     def resume(self) -> None:
         """Takes up the run in the checkpoint, if there is one.
@@ -167,9 +167,7 @@ class PriorTraining:
                 self._validate()
             self._tell.rest()
         except (KeyboardInterrupt, SystemExit):
-            # Half an update is not worth keeping: the last checkpoint is.
-            if self._whole:
-                self._save()
+            self._save()
             raise
         finally:
             self._tell.close()
@@ -203,11 +201,11 @@ class PriorTraining:
                 return
             began = started = time.monotonic()
             losses = self._gradients(rate)
-            self._whole = False
-            self._update()
-            self.iteration += 1
-            self.losses.append(losses)
-            self._whole = True
+            # Half an update could neither be kept nor gone on from.
+            with uninterrupted():
+                self._update()
+                self.iteration += 1
+                self.losses.append(losses)
             self.seconds += time.monotonic() - started
             started = time.monotonic()
             if self._validation_is_due():

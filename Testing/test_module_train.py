@@ -90,7 +90,9 @@ def listed(panel: Any) -> dict[str, bool]:
 
 
 def wait_for_losses(installed: Installed, panel: Any) -> None:
-    installed.host.wait_until(lambda: panel._train._begun or not panel.logic.training, PATIENCE_S)
+    installed.host.wait_until(
+        lambda: panel.ui.trainStatusLabel.text.startswith("Iteration") or not panel.logic.training, PATIENCE_S
+    )
     assert panel.logic.training, panel.ui.trainStatusLabel.text
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
 from DiffuSAMLib.encoded_slices import EncodedBatch
 from DiffuSAMLib.errors import InputError, WeightsError
+from DiffuSAMLib.interrupts import Terminated, terminated_as_interrupt
 from DiffuSAMLib.prior import Prior, PriorConfig, empty_memory
 from DiffuSAMLib.prior_files import read_prior
 from DiffuSAMLib.progress import ProgressEvent
@@ -146,18 +148,21 @@ def test_draws_depend_on_the_seed_and_their_number_alone() -> None:
     assert first.known.tolist() == [[True, True], [True, True]]
 
 
-def test_an_interrupt_within_an_update_keeps_the_earlier_checkpoint(
+def test_an_interrupt_within_an_update_waits_for_its_end(
     a_compact_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "p.training"
-    with pytest.raises(KeyboardInterrupt):
-        make_training(a_compact_backbone, checkpoint).run(Interruption(1))
-    before = checkpoint.read_bytes()
     training = make_training(a_compact_backbone, checkpoint)
-    monkeypatch.setattr(training.optimizer, "step", lambda: Interruption(0)(ProgressEvent("train", 0, 1)))
-    with pytest.raises(KeyboardInterrupt):
+    step = training.optimizer.step
+    monkeypatch.setattr(training.optimizer, "step", lambda: (signal.raise_signal(signal.SIGTERM), step()))
+    with pytest.raises(Terminated), terminated_as_interrupt():
         training.run()
-    assert checkpoint.read_bytes() == before
+    assert (training.iteration, len(training.losses)) == (1, 1)
+    saved = make_training(a_compact_backbone, checkpoint)
+    saved.resume()
+    assert saved.iteration == 1
+    for name, value in training.prior.state_dict().items():
+        assert torch.equal(saved.prior.state_dict()[name], value), name
 
 
 def test_the_average_of_the_weights_is_what_training_gives(

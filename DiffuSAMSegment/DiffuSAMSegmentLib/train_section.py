@@ -18,7 +18,14 @@ from .progress_text import stageText, timeText
 from .training_cases import CaseTable
 from .training_export import TrainingCase, organCounts, whyNotTrain
 from .training_plot import TrainingPlot
-from .training_run import BACKBONE, TrainingListener, TrainingSettings, ownPriorExists, whyNotName
+from .training_run import (
+    BACKBONE,
+    TrainingListener,
+    TrainingSettings,
+    ownPriorExists,
+    unfinishedTrainingExists,
+    whyNotName,
+)
 
 PLOT_HEIGHT = 190
 OVERLAY_WIDTH = 380
@@ -56,7 +63,7 @@ class TrainSection:
         self._plot: TrainingPlot | None = None
         self._plotViews: list = []
         self._findings: list[str] = []
-        self._begun = False
+        self._name = ""
         self._finished = False
         self._updating = False
         self._cases = CaseTable(ui.trainCasesTable, self._onCasesChanged)
@@ -156,14 +163,15 @@ class TrainSection:
         """Nothing is kept but the state of the run."""
         self._logic.stopTraining()
         text = _("Stopped.")
-        if self._begun:
+        if unfinishedTrainingExists(self._name):
             text = _("Stopped. A training of the same name may go on from here.")
         self._discard()
         self._showIdle(text)
         self._calls.log(text)
 
     def _begin(self, cases: list[TrainingCase], settings: TrainingSettings) -> None:
-        self._begun = self._finished = False
+        self._name = settings.name
+        self._finished = False
         self._findings = []
         self._ui.trainFindingsLabel.visible = False
         self._showPlot(settings.name)
@@ -200,7 +208,6 @@ class TrainSection:
             self._ui.trainFindingsLabel.visible = True
 
     def _onLosses(self, event: dict) -> None:
-        self._begun = True
         self._plot.addLosses(event)
         self._plotViews[0].visible = True
         if not self._logic.finishingTraining:

@@ -204,6 +204,15 @@ def ownPriorExists(name: str) -> bool:
     return any(_sameName(weights, name) and _isOwn(weights) for weights in _listed())
 
 
+def unfinishedTrainingExists(name: str) -> bool:
+    """Whether a training of that name was saved before its end."""
+    addLibraryToPath()
+    from DiffuSAMLib.catalogue import prior_folder
+    from DiffuSAMLib.training_paths import checkpoint_path
+
+    return checkpoint_path(prior_folder() / f"{name}.safetensors").exists()
+
+
 def _listed():
     addLibraryToPath()
     from DiffuSAMLib.catalogue import list_weights
