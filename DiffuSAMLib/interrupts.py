@@ -39,11 +39,11 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[tuple[int, FrameType | None]] = []
-    before: dict[int, Any] = {}
+    held: list[tuple[signal.Signals, FrameType | None]] = []
+    before: dict[signal.Signals, Any] = {}
 
     def hold(number: int, frame: FrameType | None) -> None:
-        held.append((number, frame))
+        held.append((signal.Signals(number), frame))
 
     try:
         for which in (signal.SIGINT, signal.SIGTERM):
