@@ -155,6 +155,9 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-3d", action="store_true", help="decode every slice by itself (the paper's ablation)"
     )
+    command.add_argument(
+        "--no-refine", action="store_true", help="leave outlines as the network draws them, and fat in organs"
+    )
     command.add_argument("--no-clean", action="store_true", help="keep small pieces and holes")
 
 
@@ -401,6 +404,7 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         steps=arguments.steps,
         samples=arguments.samples,
         seed=arguments.seed,
+        refine=not arguments.no_refine,
         clean=not arguments.no_clean,
         propagation=PropagationConfig(three_d=not arguments.no_3d),
     )

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .encoded_volume import EncodedVolume
 from .errors import OutputError
-from .segmenter import EncodedVolume
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First and last + 1 along each axis of the array on disk."""

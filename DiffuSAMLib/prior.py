@@ -35,6 +35,7 @@ class PriorConfig:
             diffusion adds.
         training_steps: Length of the noise schedule.
         in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
+        solid: Those labels to which neither fat nor gas belongs in most CT training cases.
     """
 
     organs: tuple[str, ...]
@@ -45,6 +46,7 @@ class PriorConfig:
     kind: Literal["diffusion", "regression"] = "diffusion"
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
+    solid: tuple[str, ...] = ()
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:

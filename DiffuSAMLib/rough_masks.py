@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,12 +15,15 @@ SHIFT = 0.008
 DETAIL = (1 / 64, 1 / 14)
 # Part of a neighbourhood that must be inside for its middle to be: less grows a mask, more shrinks it.
 THRESHOLD = (0.2, 0.75)
+# How many lose a piece, and the least that stays: the decoder is to complete what it sees the rest of.
+CUT_SHARE = 0.3
+LEAST_LEFT = 0.45
 # Dice of the roughest masks: with less, nobody could tell what was meant.
 LEAST_DICE = 0.4
 
 
 def rough_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Masks warped, moved, grown or shrunk, and without their details.
+    """Masks warped, moved, grown or shrunk, without their details, and some without a piece.
 
     Args:
         masks: `(b, 1, s, s)`, 0 or 1.
@@ -46,10 +51,23 @@ def rough_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
         for mask, detail, blocky in zip(moved, details, in_blocks, strict=True)
     ]
     found = (torch.cat(rough) > threshold).to(masks.dtype)
+    for row in (torch.rand(count, generator=generator) < CUT_SHARE).nonzero()[:, 0].tolist():
+        found[row] = _cut(found[row], generator)
     kept = 2 * (found * masks).sum((1, 2, 3))
     unknown = kept < LEAST_DICE * (found.sum((1, 2, 3)) + masks.sum((1, 2, 3)))
     found[unknown] = masks[unknown]
     return found
+
+
+def _cut(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """A mask `(1, s, s)` up to a straight line through it."""
+    angle, left = torch.rand(2, generator=generator).tolist()
+    y, x = torch.meshgrid(*(torch.arange(side) for side in mask.shape[-2:]), indexing="ij")
+    along = x * math.cos(2 * math.pi * angle) + y * math.sin(2 * math.pi * angle)
+    inside = along[mask[0] > 0]
+    if not inside.numel():
+        return mask
+    return mask * (along <= inside.quantile(LEAST_LEFT + (1 - LEAST_LEFT) * left))
 
 
 def _blocks(mask: Tensor, side: int) -> Tensor:

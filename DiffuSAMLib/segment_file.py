@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import __version__
 from .devices import choose_device
+from .encoded_volume import EncodedVolume
 from .errors import InputError
 from .files import require_writable, sha256_of
 from .geometry import to_canonical
@@ -35,7 +36,7 @@ from .segmentation_files import (
     write_scalar,
     write_segmentation,
 )
-from .segmenter import EncodedVolume, Segmentation, Segmenter, SegmentOptions
+from .segmenter import Segmentation, Segmenter, SegmentOptions
 from .terminology import segment_for
 from .volumes import Volume, normalise, read_volume
 from .weights import LoadedPrior, load_prior, prior_path

@@ -10,24 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .backbones import Backbone, ImageFeatures
+from .backbones import Backbone
 from .devices import autocast, memory_errors
+from .encoded_volume import EncodedVolume
 from .errors import InputError
-from .geometry import AxisOrder, Geometry, to_canonical
+from .full_resolution import to_volume
+from .geometry import Geometry
+from .hounsfield import without_fat
 from .lanes import Lanes, even_parts
 from .postprocessing import clean_labels
 from .prior import Prior, empty_memory
 from .progress import Progress, ProgressEvent
 from .propagation import Propagation, PropagationConfig
 from .run_report import StageTimer
-from .slices import SliceGrid, as_channels
 from .tensor_store import TensorStore
-from .volumes import Volume, intensity_window, scale_intensity
+from .volumes import Volume
 
-# Slices encoded, generated and resampled at a time: bounds memory, and larger batches are not faster on a CPU.
+# Slices generated at a time: bounds memory, and larger batches are not faster on a CPU.
 CHUNK = 8
-# The encoder needs the most memory, and is as fast with fewer slices.
-ENCODED_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class SegmentOptions:
         steps: Diffusion sampling steps.
         samples: Chains with different noise, averaged.
         seed: Of the noise.
+        refine: Bring outlines to the image's edges and, in CT, take fat out of solid organs.
         clean: Drop small pieces (all but the largest, of organs that are one piece) and fill small holes.
         propagation: How slices are chained.
     """
@@ -47,6 +48,7 @@ class SegmentOptions:
     steps: int = 2
     samples: int = 1
     seed: int = 0
+    refine: bool = True
     clean: bool = True
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
 
@@ -74,70 +76,6 @@ class Segmentation:
     def confidence(self) -> np.ndarray:
         """float32 `(z, y, x)`, 0.5 to 1."""
         return self.confidence_levels.astype(np.float32) / 255
-
-
-class EncodedVolume:
-    """The image features of a volume, kept so that other organs need no second encoding.
-
-    Attributes:
-        order: Between the input's axes and the canonical axial stack.
-        grid: Between the stack and the square slices.
-        store: Features by slice number, on disk.
-    """
-
-    def __init__(self, volume: Volume, backbone: Backbone) -> None:
-        self.volume = volume
-        self.order: AxisOrder = to_canonical(volume.geometry)
-        self.grid = SliceGrid.fit(self.order.geometry, backbone.image_size)
-        side = backbone.image_size // 4
-        fine, middle, coarse = backbone.feature_channels
-        shapes = [(fine, side, side), (middle, side // 2, side // 2), (coarse, side // 4, side // 4)]
-        self.store = TensorStore(shapes)
-        self._backbone = backbone
-
-    def __len__(self) -> int:
-        return self.order.geometry.shape[0]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every slice is encoded."""
-        return all(number in self.store for number in range(len(self)))
-
-    def encode(self, report: Callable[[int, int], None]) -> None:
-        """Encodes all slices that are not yet in the store."""
-        stack = self.order.view(self.volume.array)
-        low, high = intensity_window(self.volume)
-        lanes: Lanes[tuple[range, ImageFeatures | None]] = Lanes(self._backbone.device)
-        most = CHUNK if lanes.count == 1 else ENCODED_AT_ONCE
-        done = 0
-
-        def keep(result: tuple[range, ImageFeatures | None]) -> None:
-            nonlocal done
-            numbers, features = result
-            if features is not None:
-                for row, number in enumerate(numbers):
-                    self.store.put(number, [level[row] for level in features.levels()])
-            done += len(numbers)
-            report(done, len(self))
-
-        def encoded(numbers: range) -> Iterator[tuple[range, ImageFeatures | None]]:
-            missing = any(number not in self.store for number in numbers)
-            yield numbers, self._encoded(stack, numbers, low, high) if missing else None
-
-        parts = even_parts(len(self), most=most, lanes=lanes.count)
-        lanes.run((encoded(numbers) for numbers in parts), keep)
-
-    def _encoded(self, stack: np.ndarray, numbers: range, low: float, high: float) -> ImageFeatures:
-        context = self._backbone.slice_context
-        first = max(0, numbers.start - context)
-        part = np.ascontiguousarray(stack[first : numbers.stop + context])
-        squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
-        inner = torch.arange(numbers.start - first, numbers.stop - first)
-        images = as_channels(squares, inner, context=context)
-        return self._backbone.encode_image(images.to(self._backbone.device))
-
-    def features(self, numbers: Sequence[int]) -> ImageFeatures:
-        return ImageFeatures(*self.store.get(numbers, device=self._backbone.device))
 
 
 @dataclass(frozen=True)
@@ -210,8 +148,10 @@ class Segmenter:
                 with timer("propagate"):
                     logits = self._propagate(encoded, generated, presence, options, progress, on_decoded)
             with timer("resample"):
-                labels, confidence = _resample(encoded, logits)
+                labels, confidence = to_volume(encoded, logits, refine=options.refine)
         with timer("clean"):
+            if options.refine and volume.modality == "CT":
+                labels = without_fat(labels, volume.array, self._values(organs, self.prior.config.solid))
             if options.clean:
                 stack = encoded.order.view(labels)
                 spacing = encoded.order.geometry.spacing
@@ -228,11 +168,14 @@ class Segmenter:
         self, labels: np.ndarray, organs: list[int], spacing: tuple[float, float, float]
     ) -> np.ndarray:
         """Labels `(z, y, x)`, 1 for the first of `organs`, without specks and pinholes."""
-        config = self.prior.config
-        several = [value for value, k in enumerate(organs, 1) if config.organs[k] in config.in_pieces]
+        several = self._values(organs, self.prior.config.in_pieces)
         single = [value for value in range(1, len(organs) + 1) if value not in several]
         labels = clean_labels(labels, single, spacing=spacing)
         return clean_labels(labels, several, spacing=spacing, keep="major") if several else labels
+
+    def _values(self, organs: list[int], among: Sequence[str]) -> list[int]:
+        """The labels of those of `organs` whose names are `among` these; 1 is the first of `organs`."""
+        return [value for value, k in enumerate(organs, 1) if self.prior.config.organs[k] in among]
 
     def _organ_indices(self, names: Sequence[str] | None) -> list[int]:
         known = self.prior.config.organs
@@ -341,30 +284,6 @@ class Segmenter:
             config=options.propagation,
             on_decoded=decoded,
         ).run()
-
-
-def _resample(encoded: EncodedVolume, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and confidence levels on the source grid.
-
-    Logits, not labels, are resampled; then the largest of the organs and the background (0) wins.
-    """
-    labels = np.zeros(encoded.volume.geometry.shape, np.uint8)
-    confidence = np.zeros_like(labels)
-    label_stack, confidence_stack = encoded.order.view(labels), encoded.order.view(confidence)
-    processor = torch.device("cpu")
-
-    def resampled(numbers: range) -> Iterator[None]:
-        part = slice(numbers.start, numbers.stop)
-        maps = encoded.grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
-        best, winner = maps.max(dim=1)
-        label_stack[part] = torch.where(best > 0, winner + 1, 0).byte().numpy()
-        confidence_stack[part] = (best.abs().sigmoid() * 255).round().byte().numpy()
-        yield None
-
-    lanes: Lanes[None] = Lanes(processor)
-    parts = even_parts(len(logits), most=ENCODED_AT_ONCE, lanes=lanes.count)
-    lanes.run((resampled(numbers) for numbers in parts), lambda _: None)
-    return labels, confidence
 
 
 def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], None]:

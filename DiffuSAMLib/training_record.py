@@ -32,6 +32,7 @@ class RunRecord:
         started_from: The prior that it began with; None is none.
         device: Where it runs.
         in_pieces: Organs that consist of several large pieces.
+        solid: Organs without fat or gas in CT.
     """
 
     organs: list[str]
@@ -45,6 +46,7 @@ class RunRecord:
     started_from: dict[str, Any] | None
     device: str
     in_pieces: list[str] = dataclasses.field(default_factory=list)
+    solid: list[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from cases import EVERYWHERE, finding_segmenter, reordered, small_abdomen
 
+from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.errors import OutputError
 from DiffuSAMLib.live_labels import Box, LiveLabels
-from DiffuSAMLib.segmenter import EncodedVolume
 
 VALUES = {"spleen": 7, "right kidney": 2, "left kidney": 3, "liver": 40}
 

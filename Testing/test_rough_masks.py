@@ -25,8 +25,8 @@ def test_they_are_near_the_true_ones_but_differ() -> None:
     overlap = dice(masks, found := rough(masks))
     assert found.shape == masks.shape
     assert set(found.unique().tolist()) == {0.0, 1.0}
-    assert overlap.min() > 0.6
-    assert 0.8 < overlap.mean() < 0.97
+    assert overlap.min() > 0.5
+    assert 0.75 < overlap.mean() < 0.97
 
 
 def test_some_are_larger_and_some_smaller() -> None:
@@ -36,11 +36,18 @@ def test_some_are_larger_and_some_smaller() -> None:
     assert areas.max() > 1.05
 
 
+def test_some_lack_a_piece() -> None:
+    masks = squares(60, 50)
+    quarters = [rough(masks)[..., y : y + 25, x : x + 25].mean((1, 2, 3)) for y in (40, 65) for x in (40, 65)]
+    least = torch.stack(quarters).amin(0)
+    assert 0.1 < (least < 0.5).float().mean() < 0.5
+
+
 def test_a_notch_is_lost_in_many() -> None:
     masks = squares(60, 40)
     masks[..., 56:60, 40:60] = 0
     filled = rough(masks)[..., 56:60, 48:56].mean((1, 2, 3))
-    assert (filled > 0.9).float().mean() > 0.3
+    assert (filled > 0.9).float().mean() > 0.2
 
 
 def test_one_that_would_not_be_known_again_stays_as_it_is() -> None:

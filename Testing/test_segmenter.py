@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 from dataclasses import replace
@@ -10,11 +11,12 @@ import torch
 from cases import EVERYWHERE, ORGANS, SIZE, finding_segmenter, reordered, restored, small_abdomen
 
 from DiffuSAMLib.backbones import ImageFeatures
+from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.progress import ProgressEvent
 from DiffuSAMLib.propagation import PropagationConfig
-from DiffuSAMLib.segmenter import EncodedVolume, Segmentation, Segmenter, SegmentOptions
+from DiffuSAMLib.segmenter import Segmentation, Segmenter, SegmentOptions
 from DiffuSAMLib.volumes import Volume
 
 
@@ -261,3 +263,23 @@ def test_options_out_of_range_are_refused_before_anything_is_encoded(
     with pytest.raises(InputError, match=message):
         segmenter.segment(volume, options)
     assert counted.slices == 0
+
+
+def test_fat_is_taken_out_of_solid_organs_in_ct_only(segmenter: Segmenter, volume: Volume) -> None:
+    raw, refined = (replace(EVERYWHERE, refine=refine) for refine in (False, True))
+    solid = copy.copy(segmenter)
+    solid.prior = copy.copy(segmenter.prior)
+    solid.prior.config = replace(segmenter.prior.config, solid=("spleen", "liver"))
+    plain = segmenter.segment(volume, refined).labels
+    found = solid.segment(volume, refined).labels
+    lost = plain != found
+    assert lost.any()
+    assert not found[lost].any()
+    assert set(np.unique(plain[lost])) <= {1, 4}
+    assert volume.array[lost].max() < volume.array[np.isin(found, (1, 4))].max()
+    assert np.array_equal(
+        solid.segment(volume, raw).labels, unrefined := segmenter.segment(volume, raw).labels
+    )
+    assert (unrefined != plain).any()
+    mr = replace(volume, modality="MR")
+    assert np.array_equal(solid.segment(mr, refined).labels, segmenter.segment(mr, refined).labels)

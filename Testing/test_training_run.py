@@ -347,12 +347,15 @@ def test_a_folder_in_the_way_of_the_prior_is_found_first(cases: list[LabelledFil
         train_prior(cases, tmp_path / "p.safetensors", recipe=RECIPE, device="cpu")
 
 
-def test_organs_in_pieces_are_found_out_and_kept(cases: list[LabelledFiles], tmp_path: Path) -> None:
+def test_organs_in_pieces_and_solid_ones_are_found_out_and_kept(
+    cases: list[LabelledFiles], tmp_path: Path
+) -> None:
     output = tmp_path / "p.safetensors"
     both = [replace(case, label_names={2: "kidneys", 3: "kidneys", 4: "liver"}) for case in cases[:2]]
     train_prior(both, output, recipe=RECIPE, device="cpu")
     loaded = load_prior(output)
     assert loaded.prior.config.in_pieces == ("kidneys",)
+    assert loaded.prior.config.solid == ("kidneys", "liver")
     labels = np.zeros((4, 30, 30), np.uint8)
     labels[:, 5:10, 5:10] = labels[:, 5:10, 20:25] = 1
     labels[:, 15:20, 5:10] = labels[:, 15:20, 20:24] = 2
@@ -360,3 +363,18 @@ def test_organs_in_pieces_are_found_out_and_kept(cases: list[LabelledFiles], tmp
     cleaned = segmenter._cleaned(labels, [0, 1], (1.0, 1.0, 1.0))
     assert (cleaned == 1).sum() == (labels == 1).sum()
     assert (cleaned == 2).sum() < (labels == 2).sum()
+
+
+def test_only_ct_tells_which_organs_are_solid(tmp_path: Path) -> None:
+    write_case(tmp_path, "m", small_abdomen(3, "MR"))
+    case = LabelledFiles(
+        "m",
+        tmp_path / "images" / "m.nii.gz",
+        tmp_path / "labels" / "m.nii.gz",
+        dict(enumerate(ORGANS, 1)),
+        modality="MR",
+    )
+    output = tmp_path / "p.safetensors"
+    no_validation = ValidationConfig(held_out="none")
+    train_prior([case], output, recipe=replace(RECIPE, validation=no_validation), device="cpu")
+    assert load_prior(output).prior.config.solid == ()

@@ -45,6 +45,7 @@ INFERENCE = (
             ("0.75", "presence from 0.75", 0.75),
         )
     ),
+    PriorRow("no_refine", "outlines not refined", options=replace(BASE, refine=False)),
     PriorRow("no_clean", "no clean-up", options=replace(BASE, clean=False)),
 )
 # Each of these is a training of its own.

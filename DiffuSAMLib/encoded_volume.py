@@ -1,0 +1,83 @@
+"""The image features of a volume, and how its slices lie in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from .backbones import Backbone, ImageFeatures
+from .geometry import AxisOrder, to_canonical
+from .lanes import Lanes, even_parts
+from .slices import SliceGrid, as_channels
+from .tensor_store import TensorStore
+from .volumes import Volume, intensity_window, scale_intensity
+
+# Slices encoded at a time. The encoder needs the most memory, and on a CPU is as fast with few.
+ENCODED_AT_ONCE = 4
+CHUNK = 8
+
+
+class EncodedVolume:
+    """The image features of a volume, kept so that other organs need no second encoding.
+
+    Attributes:
+        order: Between the input's axes and the canonical axial stack.
+        grid: Between the stack and the square slices.
+        store: Features by slice number, on disk.
+    """
+
+    def __init__(self, volume: Volume, backbone: Backbone) -> None:
+        self.volume = volume
+        self.order: AxisOrder = to_canonical(volume.geometry)
+        self.grid = SliceGrid.fit(self.order.geometry, backbone.image_size)
+        side = backbone.image_size // 4
+        fine, middle, coarse = backbone.feature_channels
+        shapes = [(fine, side, side), (middle, side // 2, side // 2), (coarse, side // 4, side // 4)]
+        self.store = TensorStore(shapes)
+        self._backbone = backbone
+
+    def __len__(self) -> int:
+        return self.order.geometry.shape[0]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every slice is encoded."""
+        return all(number in self.store for number in range(len(self)))
+
+    def encode(self, report: Callable[[int, int], None]) -> None:
+        """Encodes all slices that are not yet in the store."""
+        stack = self.order.view(self.volume.array)
+        low, high = intensity_window(self.volume)
+        lanes: Lanes[tuple[range, ImageFeatures | None]] = Lanes(self._backbone.device)
+        most = CHUNK if lanes.count == 1 else ENCODED_AT_ONCE
+        done = 0
+
+        def keep(result: tuple[range, ImageFeatures | None]) -> None:
+            nonlocal done
+            numbers, features = result
+            if features is not None:
+                for row, number in enumerate(numbers):
+                    self.store.put(number, [level[row] for level in features.levels()])
+            done += len(numbers)
+            report(done, len(self))
+
+        def encoded(numbers: range) -> Iterator[tuple[range, ImageFeatures | None]]:
+            missing = any(number not in self.store for number in numbers)
+            yield numbers, self._encoded(stack, numbers, low, high) if missing else None
+
+        parts = even_parts(len(self), most=most, lanes=lanes.count)
+        lanes.run((encoded(numbers) for numbers in parts), keep)
+
+    def _encoded(self, stack: np.ndarray, numbers: range, low: float, high: float) -> ImageFeatures:
+        context = self._backbone.slice_context
+        first = max(0, numbers.start - context)
+        part = np.ascontiguousarray(stack[first : numbers.stop + context])
+        squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
+        inner = torch.arange(numbers.start - first, numbers.stop - first)
+        images = as_channels(squares, inner, context=context)
+        return self._backbone.encode_image(images.to(self._backbone.device))
+
+    def features(self, numbers: Sequence[int]) -> ImageFeatures:
+        return ImageFeatures(*self.store.get(numbers, device=self._backbone.device))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from DiffuSAMLib.hounsfield import FAT_HU, is_solid, least_hu, without_fat
+
+
+def a_kidney(hu: float = 150.0) -> tuple[np.ndarray, np.ndarray]:
+    """An organ with fat in its middle that its label covers, in fat: labels and HU `(z, y, x)`."""
+    image = np.full((3, 30, 30), FAT_HU)
+    image[:, 5:25, 5:25] = hu
+    image[:, 12:17, 12:20] = FAT_HU
+    labels = np.zeros(image.shape, np.uint8)
+    labels[:, 4:26, 5:25] = 1
+    return labels, image
+
+
+@pytest.mark.parametrize("hu", [25.0, 60.0, 150.0, 260.0])
+def test_fat_is_taken_out_of_an_organ_in_any_phase(hu: float) -> None:
+    labels, image = a_kidney(hu)
+    cleaned = without_fat(labels, image, [1])
+    assert ((cleaned == 1) == (image == hu)).all()
+    assert labels[0, 14, 14] == 1
+
+
+def test_other_labels_keep_theirs() -> None:
+    labels, image = a_kidney()
+    assert np.array_equal(without_fat(labels, image, []), labels)
+    assert np.array_equal(without_fat(labels, image, [2, 7]), labels)
+    labels[labels == 1] = 3
+    assert (without_fat(labels, image, [3]) == 3).sum() < (labels == 3).sum()
+
+
+def test_the_threshold_follows_the_organ() -> None:
+    assert least_hu(np.array([40.0] * 9 + [-100.0] * 4)) == pytest.approx(-16)
+    assert least_hu(np.array([200.0])) > least_hu(np.array([100.0])) > least_hu(np.array([0.0]))
+
+
+def test_an_organ_with_little_fat_at_its_border_is_solid() -> None:
+    organ = np.full(100, 100.0)
+    organ[:10] = -50
+    assert is_solid(organ)
+    organ[:30] = -50
+    assert not is_solid(organ)
+
+
+@pytest.mark.parametrize("hu", [-100.0, -110.0, -850.0])
+def test_fat_and_lung_are_not_solid(hu: float) -> None:
+    assert not is_solid(np.random.default_rng(0).normal(hu, 10, 1000))
+
+
+def test_a_stomach_with_gas_is_not_solid() -> None:
+    assert not is_solid(np.r_[np.full(70, 40.0), np.full(30, -900.0)])
+    assert not is_solid(np.array([]))
