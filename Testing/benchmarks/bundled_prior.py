@@ -1,4 +1,4 @@
-"""Protocol C: the bundled prior on the development cases, with equation 3 and without ("no 3D")."""
+"""Protocol C: the bundled prior on the development cases; the same without equation 3, and with outlines as decoded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ def main() -> None:
     loaded = load_prior(arguments.prior)
     result = {}
     for name in ("BTCV", "CHAOS"):
-        for variant, three_d in (("3d", True), ("no_3d", False)):
+        for variant, three_d, refine in (
+            ("3d", True, True),
+            ("no_3d", False, True),
+            ("not_refined", True, False),
+        ):
             options = SegmentOptions(
-                steps=arguments.steps, propagation=PropagationConfig(three_d=three_d), clean=True
+                steps=arguments.steps, propagation=PropagationConfig(three_d=three_d), refine=refine
             )
             evaluation = evaluate(loaded, development_cases(name), options=options)
             result.setdefault(name, {})[variant] = evaluation.to_json()

@@ -159,6 +159,9 @@ def backbone_quality(result: dict[str, Any]) -> str:
     return table(["development cases", "memory of", *ORGANS, "mean"], rows)
 
 
+PRIOR_VARIANTS = {"3d": "equation 3", "no_3d": "no 3D", "not_refined": "outlines not refined"}
+
+
 def prior_scores(result: dict[str, Any]) -> str:
     rows = []
     for data, variants in result["sets"].items():
@@ -167,7 +170,7 @@ def prior_scores(result: dict[str, Any]) -> str:
             rows.append(
                 [
                     data,
-                    "equation 3" if variant == "3d" else "no 3D",
+                    PRIOR_VARIANTS[variant],
                     *(number(summary[organ]["dice"]) for organ in ORGANS),
                     f"{number(summary['mean']['dice'])} ± {number(scores['dice_deviation'])}",
                     number(summary["mean"]["surface_dice"]),
