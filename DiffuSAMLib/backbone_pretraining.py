@@ -6,222 +6,23 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .augmentation import IntensityAugmentation, SpatialAugmentation, sample_images, sample_labels
 from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
-from .config_json import from_json, with_settings
-from .errors import InputError
+from .dense_head import DenseHead, dense_loss
 from .interrupts import uninterrupted
 from .losses import mask_loss
+from .pair_sampler import PairSampler
+from .pretraining_config import PretrainingConfig
 from .rough_masks import rough_masks
-from .slices import as_channels
-from .stack_pool import StackPool
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PretrainingConfig:
-    """How the backbone is pretrained; travels in its model card.
-
-    Attributes:
-        minutes: Time to train; the learning rate falls to zero over it.
-        small_part: Part of the time spent at `small_size`, where a step costs a quarter.
-        small_size: Side of the slices in the first part, in pixels.
-        pairs: Pairs of neighbouring slices in a step at full size; twice as many at the small one.
-        small_objects: Objects prompted in each pair at the small size.
-        objects: The same at full size, where following masks has been learnt.
-        farthest: Largest distance between the slices of a pair, in slices.
-        learning_rate: Highest learning rate (AdamW).
-        weight_decay: AdamW's.
-        small_dense_weight: Weight, at the small size, of the auxiliary head that names the organ of every pixel.
-        dense_weight: The same at full size.
-        memory_noise: Largest noise added to memories, in their channels' standard deviations, so that the
-            memory space is smooth and a generated memory need not be exact.
-        average: Decay of the exponential moving average of the weights.
-        seed: Of weights, sampling and augmentation.
-        spatial, intensity: The augmentation.
-    """
-
-    minutes: float = 60.0
-    small_part: float = 0.4
-    small_size: int = 128
-    pairs: int = 6
-    small_objects: int = 2
-    objects: int = 1
-    farthest: int = 3
-    learning_rate: float = 8e-4
-    weight_decay: float = 0.02
-    small_dense_weight: float = 0.5
-    dense_weight: float = 3.0
-    memory_noise: float = 0.5
-    average: float = 0.998
-    seed: int = 0
-    spatial: SpatialAugmentation = field(default_factory=SpatialAugmentation)
-    intensity: IntensityAugmentation = field(default_factory=IntensityAugmentation)
-
-    @classmethod
-    def with_settings(cls, settings: Mapping[str, Any]) -> PretrainingConfig:
-        """The defaults with some settings changed.
-
-        Args:
-            settings: Values by their places, such as "intensity.strength".
-
-        Raises:
-            InputError: There is no such setting, or it cannot have the value.
-        """
-        names = ", ".join(item.name for item in fields(cls))
-        content = with_settings(asdict(cls()), settings, hint=f"There are {names}.")
-        config = from_json(cls, content, source="The pretraining")
-        config.check()
-        return config
-
-    def check(self) -> None:
-        """Refuses what cannot be trained.
-
-        Raises:
-            InputError: A value is out of range.
-        """
-        if self.minutes <= 0 or self.seed < 0:
-            raise InputError("The training needs more than 0 minutes and a seed of 0 or more.")
-        for name in ("pairs", "small_objects", "objects", "farthest"):
-            if getattr(self, name) < 1:
-                raise InputError(f"The setting {name} must be 1 or more, not {getattr(self, name)}.")
-        for name in ("small_part", "average"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"The setting {name} must be 0 to 1, not {getattr(self, name):g}.")
-        for name in ("learning_rate", "weight_decay", "small_dense_weight", "dense_weight", "memory_noise"):
-            if getattr(self, name) < 0:
-                raise InputError(f"The setting {name} must be 0 or more, not {getattr(self, name):g}.")
-        if self.small_size < 64 or self.small_size % 32:
-            raise InputError(f"The setting small_size must be a multiple of 32, not {self.small_size}.")
-        self.spatial.check()
-        self.intensity.check()
-
-
-class DenseHead(nn.Module):
-    """Names the organ of every pixel at stride 8 from all three feature levels; thrown away after pretraining.
-
-    It makes the features know anatomy, which is what a prior will look for in them.
-    """
-
-    def __init__(self, channels: tuple[int, int, int], classes: int) -> None:
-        super().__init__()
-        self.project = nn.Conv2d(sum(channels), classes, kernel_size=1)
-
-    def forward(self, features: ImageFeatures) -> Tensor:
-        """Logits `(n, classes, s/8, s/8)`."""
-        size = features.middle.shape[-2:]
-        coarse = F.interpolate(features.coarse, size=size, mode="bilinear", align_corners=False)
-        return self.project(torch.cat((F.avg_pool2d(features.fine, 2), features.middle, coarse), dim=1))
-
-
-class PairSampler:
-    """Draws augmented pairs of neighbouring slices with objects to follow from the first to the second."""
-
-    def __init__(
-        self,
-        pool: StackPool,
-        config: PretrainingConfig,
-        *,
-        shapes: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
-    ) -> None:
-        self.pool, self.config, self.shapes = pool, config, shapes
-        self.rng = np.random.default_rng(config.seed)
-        self.generator = torch.Generator().manual_seed(config.seed)
-
-    def draw(self, pairs: int, size: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """One batch.
-
-        Returns:
-            images `(2 * pairs, 3, size, size)`, first all first slices, then all second ones; labels
-            `(2 * pairs, size, size)`; the organs that each slice's case has labels for, bool
-            `(2 * pairs, organs)`, all False where labels are mere shapes; distance of all pairs in slices.
-        """
-        images, labels, known = [], [], []
-        distance = int(self.rng.integers(1, self.config.farthest + 1))
-        for _ in range(pairs):
-            if self.shapes is not None and self.rng.random() < 0.08:
-                two, marks = self.shapes(self.rng, size=self.pool.size)
-                pair = torch.from_numpy(two)
-                images.append(pair[:, None].expand(-1, 3, -1, -1))
-                labels.append(torch.from_numpy(marks.astype(np.int64)))
-                known.append(torch.zeros(2, self.pool.organs, dtype=torch.bool))
-                continue
-            stack, first = self.pool.draw(self.rng, organ_share=0.75)
-            second = first + distance * int(self.rng.choice((-1, 1)))
-            if not 0 <= second < len(stack.slices):
-                second = 2 * first - second
-            second = int(np.clip(second, 0, len(stack.slices) - 1))
-            indices = torch.tensor([first, second])
-            images.append(as_channels(self.pool.images(stack), indices, context=1))
-            labels.append(torch.from_numpy(stack.labels[[first, second]].astype(np.int64)))
-            known.append(torch.from_numpy(stack.known).expand(2, -1))
-        image = torch.stack(images, dim=1).flatten(0, 1)
-        label = torch.stack(labels, dim=1).flatten(0, 1)
-        grid = self.config.spatial.grid(pairs, size, self.generator).repeat(2, 1, 1, 1)
-        image = sample_images(image, grid)
-        # Both slices of a pair come from one scan: the same change of appearance for all their channels.
-        both = torch.cat((image[:pairs], image[pairs:]), dim=1)
-        both = self.config.intensity(both, self.generator)
-        image = torch.cat((both[:, :3], both[:, 3:]))
-        return (
-            image,
-            sample_labels(label, grid),
-            torch.stack(known, dim=1).flatten(0, 1),
-            distance,
-        )
-
-    def objects(self, labels: Tensor, organs: int, *, count: int) -> tuple[Tensor, Tensor]:
-        """Chooses what to follow in each pair.
-
-        Returns:
-            Index of the pair and label value of every object, `(pairs * count,)` each.
-        """
-        pairs = len(labels) // 2
-        rows, values = [], []
-        for row in range(pairs):
-            seen = torch.unique(torch.cat((labels[row], labels[row + pairs])))
-            present = [int(v) for v in seen if v > 0]
-            for _ in range(count):
-                if present and self.rng.random() < 0.9:
-                    value = present[self.rng.integers(len(present))]
-                else:
-                    value = int(self.rng.integers(1, organs + 1))
-                rows.append(row)
-                values.append(value)
-        return torch.tensor(rows), torch.tensor(values)
-
-
-def dense_loss(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-    """Cross entropy of `(n, 1 + organs, h, w)` logits; organs that a case does not label count as background.
-
-    Cases with no known organ (mere shapes) do not take part.
-    """
-    used = known.any(1)
-    if not used.any():
-        return logits.sum() * 0
-    logits, known = logits[used], known[used]
-    step = labels.shape[-1] // logits.shape[-1]
-    target = labels[used][:, step // 2 :: step, step // 2 :: step]
-    log_probability = logits.log_softmax(1)
-    unlabelled = torch.cat((torch.ones_like(known[:, :1]), ~known), dim=1)[..., None, None]
-    background = log_probability.masked_fill(~unlabelled, -math.inf).logsumexp(1, keepdim=True)
-    merged = torch.cat((background, log_probability[:, 1:]), dim=1)
-    # Small organs would drown in background and liver.
-    weight = torch.full((merged.shape[1],), 2.0)
-    weight[0] = 1.0
-    return F.nll_loss(merged, target, weight=weight)
 
 
 class BackbonePretraining:

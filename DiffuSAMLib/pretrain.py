@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
-from .backbone_pretraining import BackbonePretraining, PairSampler, PretrainingConfig
+from .backbone_pretraining import BackbonePretraining
 from .backbones import Backbone
 from .datasets import LabelledFiles, LabelledStack, load_stack, read_dataset
 from .errors import InputError
+from .pair_sampler import PairSampler
+from .pretraining_config import PretrainingConfig
 from .procedural import make_shapes
 from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent

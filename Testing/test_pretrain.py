@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import small_abdomen, write_case
-from test_backbone_pretraining import make_training, stack  # noqa: F401
+from pretraining_cases import make_training, small_stack
 
 from DiffuSAMLib.datasets import LabelledFiles, LabelledStack, read_dataset
 from DiffuSAMLib.errors import InputError
@@ -16,6 +16,11 @@ from DiffuSAMLib.pretrain import ORGANS, organs_of, pretrain_backbone, shares_of
 from DiffuSAMLib.splits import Split, save_split
 from DiffuSAMLib.stack_pool import SHARES
 from DiffuSAMLib.weights import load_backbone
+
+
+@pytest.fixture(scope="module")
+def stack() -> LabelledStack:
+    return small_stack()
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def test_other_organs_follow_those_of_the_abdomen(brain: Path) -> None:
     assert organs_of([LabelledFiles("a", brain, brain, {1: "liver", 2: "spleen"})]) == ORGANS
 
 
-def test_a_handful_of_cases_is_not_most_of_what_is_seen(stack: LabelledStack) -> None:  # noqa: F811
+def test_a_handful_of_cases_is_not_most_of_what_is_seen(stack: LabelledStack) -> None:
     assert shares_of([stack] * 10)["CT"] == SHARES["CT"]
     assert shares_of([stack] * 2)["CT"] == pytest.approx(SHARES["CT"] / 5)
     assert shares_of([stack])["procedural"] == SHARES["procedural"]
@@ -57,7 +62,7 @@ def test_a_backbone_continues_from_another_and_remembers_its_cases(brain: Path) 
 
 
 def test_an_interrupted_pretraining_is_saved(
-    stack: LabelledStack,  # noqa: F811
+    stack: LabelledStack,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,90 @@
+"""How the compact backbone is pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .augmentation import IntensityAugmentation, SpatialAugmentation
+from .config_json import from_json, with_settings
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """How the backbone is pretrained; travels in its model card.
+
+    Attributes:
+        minutes: Time to train; the learning rate falls to zero over it.
+        small_part: Part of the time spent at `small_size`, where a step costs a quarter.
+        small_size: Side of the slices in the first part, in pixels.
+        pairs: Pairs of neighbouring slices in a step at full size; twice as many at the small one.
+        small_objects: Objects prompted in each pair at the small size.
+        objects: The same at full size, where following masks has been learnt.
+        farthest: Largest distance between the slices of a pair, in slices.
+        learning_rate: Highest learning rate (AdamW).
+        weight_decay: AdamW's.
+        small_dense_weight: Weight, at the small size, of the auxiliary head that names the organ of every pixel.
+        dense_weight: The same at full size.
+        memory_noise: Largest noise added to memories, in their channels' standard deviations, so that the
+            memory space is smooth and a generated memory need not be exact.
+        average: Decay of the exponential moving average of the weights.
+        seed: Of weights, sampling and augmentation.
+        spatial, intensity: The augmentation.
+    """
+
+    minutes: float = 60.0
+    small_part: float = 0.4
+    small_size: int = 128
+    pairs: int = 6
+    small_objects: int = 2
+    objects: int = 1
+    farthest: int = 3
+    learning_rate: float = 8e-4
+    weight_decay: float = 0.02
+    small_dense_weight: float = 0.5
+    dense_weight: float = 3.0
+    memory_noise: float = 0.5
+    average: float = 0.998
+    seed: int = 0
+    spatial: SpatialAugmentation = field(default_factory=SpatialAugmentation)
+    intensity: IntensityAugmentation = field(default_factory=IntensityAugmentation)
+
+    @classmethod
+    def with_settings(cls, settings: Mapping[str, Any]) -> PretrainingConfig:
+        """The defaults with some settings changed.
+
+        Args:
+            settings: Values by their places, such as "intensity.strength".
+
+        Raises:
+            InputError: There is no such setting, or it cannot have the value.
+        """
+        names = ", ".join(item.name for item in fields(cls))
+        content = with_settings(asdict(cls()), settings, hint=f"There are {names}.")
+        config = from_json(cls, content, source="The pretraining")
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Refuses what cannot be trained.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        if self.minutes <= 0 or self.seed < 0:
+            raise InputError("The training needs more than 0 minutes and a seed of 0 or more.")
+        for name in ("pairs", "small_objects", "objects", "farthest"):
+            if getattr(self, name) < 1:
+                raise InputError(f"The setting {name} must be 1 or more, not {getattr(self, name)}.")
+        for name in ("small_part", "average"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"The setting {name} must be 0 to 1, not {getattr(self, name):g}.")
+        for name in ("learning_rate", "weight_decay", "small_dense_weight", "dense_weight", "memory_noise"):
+            if getattr(self, name) < 0:
+                raise InputError(f"The setting {name} must be 0 or more, not {getattr(self, name):g}.")
+        if self.small_size < 64 or self.small_size % 32:
+            raise InputError(f"The setting small_size must be a multiple of 32, not {self.small_size}.")
+        self.spatial.check()
+        self.intensity.check()
