@@ -136,17 +136,18 @@ def evaluate_by(
         cases: To segment and score.
         organs: Names of the labels.
         training_cases: Every case that any weights in use have seen.
-        progress: Called before each case.
+        progress: Called at the start and after each case.
 
     Raises:
         InputError: A case is among the training cases, or its labels name none of the organs.
     """
     refuse_overlap(training_cases, [case.name for case in cases])
-    results = []
-    for number, case in enumerate(cases):
-        if progress is not None:
-            progress(ProgressEvent("evaluate", number, len(cases)))
+    results: list[CaseResult] = []
+    report = progress or (lambda _: None)
+    report(ProgressEvent("evaluate", 0, len(cases)))
+    for case in cases:
         results.append(_evaluate_case(segment, case, organs))
+        report(ProgressEvent("evaluate", len(results), len(cases)))
         logger.info("%s: Dice %.3f", case.name, Evaluation(results[-1:]).mean())
     return Evaluation(results)
 

@@ -99,7 +99,7 @@ def test_scores_are_those_of_the_segmentation(loaded: LoadedPrior, tmp_path: Pat
     cases = [labelled(tmp_path, "a", names), labelled(tmp_path, "b", names, seed=4)]
     events: list[ProgressEvent] = []
     found = evaluate(loaded, cases, options=EVERYWHERE, progress=events.append)
-    assert [event.done for event in events] == [0, 1]
+    assert [event.done for event in events] == [0, 1, 2]
     assert [case.name for case in found.cases] == ["a", "b"]
     assert all(case.seconds > 0 and case.modality == "CT" for case in found.cases)
     segmenter = Segmenter(loaded.backbone.backbone, loaded.prior)
