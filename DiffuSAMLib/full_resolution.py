@@ -7,10 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .encoded_volume import ENCODED_AT_ONCE, EncodedVolume
+from .geometry import AxisOrder
 from .guided_filter import guided_filter
 from .lanes import Lanes, even_parts
-from .volumes import intensity_window, scale_intensity
+from .slices import SliceGrid
+from .volumes import Volume, intensity_window, scale_intensity
+
+# Slices at a time: bounds memory.
+CHUNK = 4
 
 # Reach of the guided filter in positions of the decoder's masks, which are what limits their detail.
 REACH = 1.0
@@ -20,30 +24,34 @@ EDGE = 1e-3
 NOWHERE = 0.02
 
 
-def to_volume(encoded: EncodedVolume, logits: np.ndarray, *, refine: bool) -> tuple[np.ndarray, np.ndarray]:
+def to_volume(
+    volume: Volume, order: AxisOrder, grid: SliceGrid, logits: np.ndarray, *, refine: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels and confidence levels on the source grid.
 
     Logits, not labels, are resampled, and brought to the image's edges at the volume's own resolution; then the
     largest of the organs and the background (0) wins.
 
     Args:
-        encoded: The volume.
-        logits: `(n, organs, s/4, s/4)`.
+        volume: Whose grid and image these are.
+        order: Between its axes and the canonical stack.
+        grid: Between the stack and the square slices.
+        logits: Over the whole squares, `(n, organs, k, k)`; `k = s / 4` is what the decoder gives.
         refine: Whether outlines follow the image's edges.
 
     Returns:
         uint8 `(z, y, x)`: labels, 1 for the first organ; and the probability of each voxel's label times 255.
     """
-    labels = np.zeros(encoded.volume.geometry.shape, np.uint8)
+    labels = np.zeros(volume.geometry.shape, np.uint8)
     confidence = np.zeros_like(labels)
-    label_stack, confidence_stack = encoded.order.view(labels), encoded.order.view(confidence)
-    images = encoded.order.view(encoded.volume.array)
-    window = intensity_window(encoded.volume)
-    radius = max(1, round(REACH * encoded.grid.columns / encoded.grid.width * 4))
+    label_stack, confidence_stack = order.view(labels), order.view(confidence)
+    images = order.view(volume.array)
+    window = intensity_window(volume)
+    radius = max(1, round(REACH * grid.columns / grid.width * 4))
 
     def resampled(numbers: range) -> Iterator[None]:
         part = slice(numbers.start, numbers.stop)
-        maps = encoded.grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
+        maps = grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
         likely = maps.sigmoid_().numpy()
         if refine:
             guide = scale_intensity(images[part], *window)
@@ -55,7 +63,7 @@ def to_volume(encoded: EncodedVolume, logits: np.ndarray, *, refine: bool) -> tu
         yield None
 
     lanes: Lanes[None] = Lanes(torch.device("cpu"))
-    parts = even_parts(len(logits), most=ENCODED_AT_ONCE, lanes=lanes.count)
+    parts = even_parts(len(logits), most=CHUNK, lanes=lanes.count)
     lanes.run((resampled(numbers) for numbers in parts), lambda _: None)
     return labels, confidence
 

@@ -148,7 +148,9 @@ class Segmenter:
                 with timer("propagate"):
                     logits = self._propagate(encoded, generated, presence, options, progress, on_decoded)
             with timer("resample"):
-                labels, confidence = to_volume(encoded, logits, refine=options.refine)
+                labels, confidence = to_volume(
+                    volume, encoded.order, encoded.grid, logits, refine=options.refine
+                )
         with timer("clean"):
             if options.refine and volume.modality == "CT":
                 labels = without_fat(labels, volume.array, self._values(organs, self.prior.config.solid))

@@ -6,8 +6,8 @@ import torch
 from cases import ORGANS, finding_backbone
 from torch.nn import functional as F
 
+from DiffuSAMLib import full_resolution
 from DiffuSAMLib.encoded_volume import EncodedVolume
-from DiffuSAMLib.full_resolution import to_volume
 from DiffuSAMLib.procedural import Abdomen, make_abdomen
 
 
@@ -19,6 +19,10 @@ def abdomen() -> Abdomen:
 @pytest.fixture(scope="module")
 def encoded(abdomen: Abdomen) -> EncodedVolume:
     return EncodedVolume(abdomen.volume, finding_backbone())
+
+
+def to_volume(encoded: EncodedVolume, logits: np.ndarray, *, refine: bool) -> tuple[np.ndarray, np.ndarray]:
+    return full_resolution.to_volume(encoded.volume, encoded.order, encoded.grid, logits, refine=refine)
 
 
 def coarse_logits(abdomen: Abdomen, encoded: EncodedVolume) -> np.ndarray:

@@ -21,7 +21,9 @@ from units import fingerprint
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.checkpoints import read_checkpoint, write_checkpoint
 from DiffuSAMLib.datasets import LabelledStack, load_stack
+from DiffuSAMLib.full_resolution import to_volume
 from DiffuSAMLib.geometry import to_canonical
+from DiffuSAMLib.hounsfield import without_fat
 from DiffuSAMLib.postprocessing import clean_labels
 from DiffuSAMLib.recipe import TrainingConfig
 from DiffuSAMLib.slice_sampler import Batch, SliceSampler
@@ -257,7 +259,7 @@ def stack_logits(network: Callable[[Tensor], Tensor], slices: Tensor) -> Tensor:
 def segment_slices(
     logits_of: Callable[[Tensor], Tensor], volume: Volume, *, organs: int, size: int = SIZE
 ) -> np.ndarray:
-    """Labels on the volume's grid: logits are resampled, the largest wins, then DiffuSAM's own clean-up.
+    """Labels on the volume's grid, from logits in the same way as DiffuSAM's: refined by the image, then cleaned.
 
     Args:
         logits_of: Slices `(n, s, s)` in `[0, 1]` of a whole volume to logits `(n, 1 + organs, h, w)`.
@@ -268,13 +270,14 @@ def segment_slices(
     order = to_canonical(volume.geometry)
     grid = SliceGrid.fit(order.geometry, size)
     stack = torch.from_numpy(np.ascontiguousarray(order.apply(normalise(volume))))
-    logits = logits_of(grid.to_slices(stack))
-    labels = np.zeros(volume.geometry.shape, np.uint8)
+    likely = logits_of(grid.to_slices(stack)).softmax(1)[:, 1:]
+    labels, _ = to_volume(volume, order, grid, likely.logit(eps=1e-4).numpy(), refine=True)
+    values = range(1, organs + 1)
+    if volume.modality == "CT":
+        # The organs that CT cases label here are all solid, as trainings of DiffuSAM find too.
+        labels = without_fat(labels, volume.array, values)
     view = order.view(labels)
-    for begin in range(0, len(logits), CHUNK):
-        part = slice(begin, begin + CHUNK)
-        view[part] = grid.from_slices(logits[part]).argmax(1).byte().numpy()
-    view[:] = clean_labels(view, range(1, organs + 1), spacing=order.geometry.spacing[::-1])
+    view[:] = clean_labels(view, values, spacing=order.geometry.spacing[::-1])
     return labels
 
 
