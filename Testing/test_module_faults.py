@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import module_host
 import pytest
-import test_module
-from test_module import (
+from module_host import (
     Installed,
     click_and_wait,
     scene_nodes,
@@ -18,11 +18,11 @@ from test_module import (
 from test_module_train import fill_in
 
 pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = test_module.pytestmark
+pytestmark = module_host.pytestmark
 
-installed = test_module.installed
-panel = test_module.panel
-logic = test_module.logic
+installed = module_host.installed
+panel = module_host.panel
+logic = module_host.logic
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import module_host
 import numpy as np
-import test_module
-from test_module import (
+from module_host import (
     PATIENCE_S,
     Installed,
     click_and_wait,
@@ -17,11 +17,11 @@ from test_module import (
 )
 
 pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = test_module.pytestmark
+pytestmark = module_host.pytestmark
 
-installed = test_module.installed
-panel = test_module.panel
-logic = test_module.logic
+installed = module_host.installed
+panel = module_host.panel
+logic = module_host.logic
 
 
 def add_sequence() -> tuple[Any, Any]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import module_host
 import numpy as np
 import pytest
-import test_module
-from test_module import (
+from module_host import (
     NAME,
     ORGANS,
     PATIENCE_S,
@@ -32,11 +32,11 @@ from test_module import (
 from DiffuSAMLib.procedural import make_abdomen
 
 pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = test_module.pytestmark
+pytestmark = module_host.pytestmark
 
-installed = test_module.installed
-panel = test_module.panel
-logic = test_module.logic
+installed = module_host.installed
+panel = module_host.panel
+logic = module_host.logic
 MINE = "my-organs"
 
 
@@ -330,7 +330,7 @@ def trained(installed: Installed) -> Trained:
     pid = panel.logic.process.pid
     segmentation = panel.logic.segment(nodes[0][0], prior=MINE, device="cpu")
     result.seen["same process"] = panel.logic.process.pid == pid
-    result.organs = [organ["name"] for organ in test_module.report_of(segmentation)["organs"]]
+    result.organs = [organ["name"] for organ in module_host.report_of(segmentation)["organs"]]
     slicer.mrmlScene.RemoveNode(segmentation)
     host.unload_module(NAME)
     result.seen["views gone"] = not nodes_of("vtkMRMLPlotViewNode")

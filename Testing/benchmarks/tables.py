@@ -33,8 +33,8 @@ What to know before these figures are compared with others:
   of BTCV end 45 mm beyond the organs.
 - *Development cases* were used to choose between variants; the test part, where it was run, was not.
 - *Peers* were trained on the same volumes for the same time on the same computer, with DiffuSAM's own augmentation unless
-  the row says otherwise, and go through the same refinement and clean-up. They are re-implementations in the manner of their
-  papers, on this backbone, not the authors' code. DPL and DFG adapt to the images of the target cases that are not
+  the row says otherwise, and go through the same refinement and clean-up. They are re-implementations in the manner of
+  their papers, on this backbone, not the authors' code. DPL and DFG adapt to the images of the target cases that are not
   scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points from the truth
   tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
   small discs.

@@ -1,0 +1,215 @@
+"""What tests of the module in the test host stand on: real MRML, real child process; see slicer_host/README.md.
+
+The Python of the child process is this one, or what DIFFUSAM_PYTHON names.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_module_packaging import cmake_list
+
+from DiffuSAMLib.procedural import make_abdomen
+
+pytest_plugins = ["slicer_host.fixtures"]
+
+PYTHON = os.environ.get("DIFFUSAM_PYTHON") or sys.executable
+if sys.executable == PYTHON and importlib.util.find_spec("torch") is None:
+    pytest.skip("the child process needs PyTorch", allow_module_level=True)
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "DiffuSAMSegment"
+ORGANS = ("spleen", "right kidney", "left kidney", "liver")
+STAGES = ("read", "load", "encode", "generate", "propagate")
+PATIENCE_S = 300
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are looked up as Linux shows them")
+
+
+@dataclass
+class Installed:
+    """The module as CMake installs it."""
+
+    host: Any
+    folder: Path
+    elsewhere: Path
+
+    def processes(self) -> list[int]:
+        """Every process that runs a file of the installed module: the worker and its launcher."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if str(self.folder).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def leftovers(self) -> list[str]:
+        """What is left in the temporary folder of the application, or in that of the system."""
+        folders = (Path(self.host.app.temporaryPath), self.elsewhere)
+        # PyTorch makes a folder for compiled code, one for each user of the computer.
+        names = sorted(path.name for folder in folders for path in folder.iterdir())
+        return [name for name in names if not name.startswith("torchinductor_")]
+
+
+def make_launcher(folder: Path, **environment: str) -> Path:
+    """As in the application, a launcher stands between the module and the Python that computes.
+
+    Args:
+        folder: Where to put it.
+        environment: Variables that it sets.
+    """
+    launcher = folder / "PythonSlicer"
+    exports = "".join(f'export {name}="{value}"\n' for name, value in environment.items())
+    launcher.write_text(f'#!/bin/sh\n{exports}"{PYTHON}" "$@"\nexit $?\n', encoding="utf-8")
+    launcher.chmod(0o755)
+    return launcher
+
+
+@pytest.fixture(scope="module")
+def installed(started_host: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    folder = tmp_path_factory.mktemp("qt-scripted-modules with ä")
+    for base in (ROOT, ROOT / NAME):
+        kind = "MODULE" if base.name == NAME else "LIBRARY"
+        for name in (f"{kind}_PYTHON_SCRIPTS", f"{kind}_PYTHON_RESOURCES"):
+            for file in cmake_list(base / "CMakeLists.txt", name):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(base / file, folder / file)
+    launcher = make_launcher(tmp_path_factory.mktemp("bin"))
+    elsewhere = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFUSAM_PYTHON", str(launcher))
+        patch.setenv("DIFFUSAM_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("TMPDIR", str(elsewhere))
+        patch.setattr(tempfile, "tempdir", str(elsewhere))
+        # What is tested is the installed one, not the repository's nor that of another file of tests.
+        for module in [name for name in sys.modules if name.split(".")[0] in ("DiffuSAMLib", f"{NAME}Lib")]:
+            patch.delitem(sys.modules, module)
+        patch.setattr(sys, "path", [str(folder), *sys.path])
+        yield Installed(started_host, folder, elsewhere)
+
+
+@pytest.fixture
+def panel(host: Any, installed: Installed) -> Iterator[Any]:
+    """The panel, entered, in an empty scene; afterwards nothing of it may be left."""
+    host.load_module(installed.folder / f"{NAME}.py")
+    host.startup_completed()
+    yield host.enter(NAME)
+    host.unload_module(NAME)
+    assert installed.processes() == []
+    assert installed.leftovers() == []
+
+
+@pytest.fixture
+def logic(panel: Any) -> Any:
+    return panel.logic
+
+
+def add_volume(array: np.ndarray, lps: np.ndarray, name: str = "abdomen") -> Any:
+    import slicer
+    import vtk
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, array)
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy((np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps).ravel().tolist())
+    node.SetIJKToRASMatrix(matrix)
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def small_volume(name: str = "abdomen", seed: int = 3) -> Any:
+    """10 slices of 96 x 96 pixels that hold all four organs."""
+    volume = make_abdomen(seed, shape=(10, 96, 96), spacing=(3.5, 3.5, 20.0)).volume
+    return add_volume(volume.array, volume.geometry.matrix, name)
+
+
+def labels_of(segmentation: Any, volume: Any) -> np.ndarray:
+    """Labels `(z, y, x)` on the volume's grid, 1 for the first organ."""
+    import slicer
+
+    labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    for value, name in enumerate(ORGANS, start=1):
+        if identifier := segmentation.GetSegmentation().GetSegmentIdBySegmentName(name):
+            labels[slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume) > 0] = value
+    return labels
+
+
+def segment_names(segmentation: Any) -> list[str]:
+    content = segmentation.GetSegmentation()
+    return [content.GetNthSegment(n).GetName() for n in range(content.GetNumberOfSegments())]
+
+
+def tags(segment: Any, name: str) -> str:
+    import vtk
+
+    value = vtk.mutable("")
+    segment.GetTag(name, value)
+    return str(value)
+
+
+def report_of(segmentation: Any) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(segmentation.GetAttribute("DiffuSAM.Report"))
+    return report
+
+
+def scene_nodes() -> list[str]:
+    import slicer
+
+    return sorted(node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode"))
+
+
+def wait_for_stage(installed: Installed, panel: Any, stage: str) -> None:
+    """Until a run has reached a stage."""
+    seen: list[str] = []
+    take = panel._progress.take
+    panel._progress.take = lambda name, done, total: (seen.append(name), take(name, done, total))
+    installed.host.wait_until(lambda: stage in seen or not panel.logic.running, PATIENCE_S)
+    assert panel.logic.running, panel.ui.statusLabel.text
+
+
+def click_and_wait(installed: Installed, panel: Any) -> Any:
+    panel.ui.segmentButton.click()
+    installed.host.wait_until(lambda: not panel.logic.running, PATIENCE_S)
+    return panel.ui.outputSelector.currentNode()
+
+
+def labels_in_layer(segmentation: Any) -> np.ndarray:
+    """What a run shows at this moment."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image = segmentation.GetSegmentation().GetLayerDataObject(0, "Binary labelmap")
+    labels: np.ndarray = vtk_to_numpy(image.GetPointData().GetScalars())
+    return labels
+
+
+def transform_node(matrix: np.ndarray) -> Any:
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    return node
+
+
+def rotation(degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s, 0, 30], [s, c, 0, -20], [0, 0, 1, 10], [0, 0, 0, 1.0]])
+
+
+def refused(call: Callable[[], Any]) -> str:
+    from DiffuSAMSegmentLib.errors import SegmentationError
+
+    with pytest.raises(SegmentationError) as caught:
+        call()
+    return str(caught.value)

@@ -1,0 +1,150 @@
+"""The panel in the test host: bound to its parameters, and telling what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import module_host
+import pytest
+from module_host import (
+    NAME,
+    ORGANS,
+    ROOT,
+    add_volume,
+    small_volume,
+)
+
+from DiffuSAMLib.procedural import make_abdomen
+
+pytest_plugins = ["slicer_host.fixtures"]
+pytestmark = module_host.pytestmark
+
+installed = module_host.installed
+panel = module_host.panel
+logic = module_host.logic
+
+
+@pytest.mark.usefixtures("started_host")
+def test_the_static_check_finds_nothing() -> None:
+    from slicer_host.check_module import check
+
+    assert list(check(ROOT / NAME)) == []
+
+
+def test_the_panel_and_the_parameters_follow_each_other(panel: Any) -> None:
+    import slicer
+
+    parameters, ui = panel._parameterNode, panel.ui
+    volume = small_volume()
+    ui.inputSelector.setCurrentNode(volume)
+    assert parameters.inputVolume is volume
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    parameters.outputSegmentation = segmentation
+    assert ui.outputSelector.currentNode() is segmentation
+    for name in ("modality", "device", "quality", "frames"):
+        box = getattr(ui, f"{name}ComboBox")
+        before = getattr(parameters, name)
+        box.currentIndex = box.count - 1
+        last = getattr(parameters, name)
+        assert last is not before
+        assert box.currentText == last.label()
+        setattr(parameters, name, before)
+        assert box.currentText == before.label()
+    ui.keepPartialCheckBox.checked = True
+    assert parameters.keepPartial
+    ui.organList.item(3).setCheckState(_unchecked())
+    assert parameters.skippedOrgans == ["liver"]
+    parameters.skippedOrgans = ["spleen"]
+    assert ui.organList.item(0).checkState() == _unchecked()
+    assert ui.organList.item(3).checkState() != _unchecked()
+    assert parameters.prior == "abdomen"
+
+
+def _unchecked() -> Any:
+    import qt
+
+    return qt.Qt.Unchecked
+
+
+def test_reset_leaves_only_the_input_and_the_output(panel: Any) -> None:
+    parameters, ui = panel._parameterNode, panel.ui
+    volume = small_volume()
+    parameters.inputVolume = volume
+    for name in ("modality", "device", "quality"):
+        getattr(ui, f"{name}ComboBox").currentIndex = 1
+    ui.noOrgansButton.click()
+    ui.keepPartialCheckBox.checked = True
+    ui.resetButton.click()
+    assert [ui.modalityComboBox.currentIndex, ui.deviceComboBox.currentIndex] == [0, 0]
+    assert ui.qualityComboBox.currentIndex == 0
+    assert parameters.skippedOrgans == []
+    assert not ui.keepPartialCheckBox.checked
+    assert parameters.inputVolume is volume
+
+
+def test_a_disabled_button_says_what_is_missing(panel: Any) -> None:
+    ui = panel.ui
+    assert not ui.segmentButton.enabled
+    assert "input volume" in ui.segmentButton.toolTip
+    panel._parameterNode.inputVolume = small_volume()
+    assert ui.segmentButton.enabled
+    ui.noOrgansButton.click()
+    assert not ui.segmentButton.enabled
+    assert "organ" in ui.segmentButton.toolTip
+    ui.allOrgansButton.click()
+    assert ui.segmentButton.enabled
+    assert not ui.show3DButton.enabled
+    assert ui.show3DButton.toolTip
+
+
+def test_a_prior_shows_its_card(panel: Any) -> None:
+    text = panel.ui.priorCardLabel.text
+    for part in (*ORGANS, "CT", "MR", "Licence", "compact", "comes with the extension"):
+        assert part in text
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_the_modality_is_guessed_and_shown(panel: Any, modality: Any) -> None:
+    volume = make_abdomen(3, modality=modality, shape=(10, 96, 96), spacing=(3.5, 3.5, 20.0)).volume
+    panel._parameterNode.inputVolume = add_volume(volume.array, volume.geometry.matrix)
+    assert modality in panel.ui.modalityGuessLabel.text
+
+
+def test_what_dicom_says_is_believed(panel: Any) -> None:
+    import slicer
+
+    volume = small_volume()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), "DICOM.Modality", "MR")
+    panel._parameterNode.inputVolume = volume
+    assert "MR" in panel.ui.modalityGuessLabel.text
+
+
+def test_a_modality_of_dicom_that_no_prior_knows_is_told(panel: Any) -> None:
+    import slicer
+
+    volume = small_volume()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), "DICOM.Modality", "PT")
+    panel._parameterNode.inputVolume = volume
+    assert panel.ui.modalityGuessLabel.text == "taken for CT, but DICOM says PT"
+    assert "CT and MR only" in panel.ui.modalityGuessLabel.toolTip
+    panel._parameterNode.inputVolume = small_volume("another")
+    assert panel.ui.modalityGuessLabel.text == "taken for CT"
+    assert "CT and MR only" not in panel.ui.modalityGuessLabel.toolTip
+
+
+def test_sample_data_offers_a_patient_that_never_lived(panel: Any) -> None:
+    import SampleData
+    import slicer
+
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    node = SampleData.downloadSample("ProceduralAbdomenMR")
+    assert view.GetBackgroundVolumeID() == node.GetID()
+    assert node.GetImageData().GetDimensions() == (160, 160, 48)
+    sources = SampleData.SampleDataLogic.sampleDataSourcesByCategory("DiffuSAM Segment")
+    assert [source.sampleName for source in sources] == [
+        "ProceduralAbdomenCT",
+        "ProceduralAbdomenMR",
+        "CTLiver",
+    ]

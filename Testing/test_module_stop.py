@@ -1,0 +1,171 @@
+"""What ends a run in the test host: Stop in each stage, a closed scene, a reload, a child process that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import module_host
+import pytest
+from module_host import (
+    NAME,
+    PATIENCE_S,
+    STAGES,
+    Installed,
+    click_and_wait,
+    labels_in_layer,
+    make_launcher,
+    scene_nodes,
+    segment_names,
+    small_volume,
+    wait_for_stage,
+)
+
+pytest_plugins = ["slicer_host.fixtures"]
+pytestmark = module_host.pytestmark
+
+installed = module_host.installed
+panel = module_host.panel
+logic = module_host.logic
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stop_leaves_everything_as_it_was(installed: Installed, panel: Any, stage: str) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    before = scene_nodes()
+    panel.ui.segmentButton.click()
+    wait_for_stage(installed, panel, stage)
+    assert len(installed.processes()) == 2
+    assert panel.ui.inputsCollapsibleButton.toolTip == "Stop the run first."
+    started = time.monotonic()
+    panel.ui.segmentButton.click()
+    assert installed.processes() == []
+    assert time.monotonic() - started < 2
+    assert scene_nodes() == before
+    assert installed.leftovers() == []
+    assert panel.ui.segmentButton.text == "Segment organs"
+    assert panel.ui.segmentButton.enabled
+    assert panel.ui.inputsCollapsibleButton.enabled
+    assert panel.ui.inputsCollapsibleButton.toolTip == ""
+    assert panel.ui.statusLabel.text == "Stopped."
+
+
+def test_stop_right_after_the_click(installed: Installed, panel: Any) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    before = scene_nodes()
+    panel.ui.segmentButton.click()
+    panel.ui.segmentButton.click()
+    assert scene_nodes() == before
+    installed.host.wait_until(lambda: not installed.processes(), 2)
+
+
+def test_stop_can_keep_what_was_found(installed: Installed, panel: Any) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    panel.ui.keepPartialCheckBox.checked = True
+    panel.ui.segmentButton.click()
+    segmentation = panel.ui.outputSelector.currentNode()
+    installed.host.wait_until(
+        lambda: not panel.logic.running or labels_in_layer(segmentation).any(), PATIENCE_S
+    )
+    assert panel.logic.running, "nothing was found before the end"
+    panel.ui.segmentButton.click()
+    assert installed.processes() == []
+    assert panel.ui.outputSelector.currentNode() is segmentation
+    assert segment_names(segmentation)
+    assert segmentation.GetAttribute("DiffuSAM.Partial") == "1"
+    assert "kept" in panel.ui.statusLabel.text
+
+
+def test_a_scene_closed_while_running_ends_the_run(installed: Installed, panel: Any) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    panel.ui.segmentButton.click()
+    wait_for_stage(installed, panel, "encode")
+    installed.host.close_scene()
+    assert installed.processes() == []
+    assert not panel.logic.running
+    assert installed.leftovers() == []
+    assert panel.ui.segmentButton.text == "Segment organs"
+    assert not panel.ui.segmentButton.enabled
+    # And the panel goes on working.
+    panel._parameterNode.inputVolume = small_volume()
+    assert panel.ui.segmentButton.enabled
+
+
+def test_reload_while_running_ends_the_run(installed: Installed, panel: Any) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    before = scene_nodes()
+    panel.ui.segmentButton.click()
+    wait_for_stage(installed, panel, "encode")
+    panel.onReload()
+    assert installed.processes() == []
+    assert scene_nodes() == before
+    fresh = installed.host.enter(NAME)
+    assert fresh is not panel
+    assert fresh.ui.segmentButton.enabled
+    assert fresh._parameterNode.inputVolume is not None
+
+
+def test_a_child_process_that_dies_is_told(installed: Installed, panel: Any) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    before = scene_nodes()
+    panel.ui.segmentButton.click()
+    wait_for_stage(installed, panel, "encode")
+    os.kill(panel.logic.process.pid, signal.SIGKILL)
+    installed.host.wait_until(lambda: not panel.logic.running, 10)
+    assert "ended unexpectedly" in panel.ui.statusLabel.text
+    assert scene_nodes() == before
+    assert installed.leftovers() == []
+
+
+def test_a_python_that_cannot_be_started_is_told(
+    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSAM_PYTHON", "/nowhere/python")
+    panel._parameterNode.inputVolume = small_volume()
+    before = scene_nodes()
+    panel.ui.segmentButton.click()
+    installed.host.wait_until(lambda: not panel.logic.running, 10)
+    assert "/nowhere/python" in panel.ui.statusLabel.text
+    assert scene_nodes() == before
+
+
+@pytest.mark.parametrize("which", ["volume", "segmentation"])
+def test_a_node_deleted_while_running_ends_the_run(installed: Installed, panel: Any, which: str) -> None:
+    import slicer
+
+    volume = small_volume()
+    panel._parameterNode.inputVolume = volume
+    panel.ui.segmentButton.click()
+    wait_for_stage(installed, panel, "load")
+    slicer.mrmlScene.RemoveNode(volume if which == "volume" else panel.ui.outputSelector.currentNode())
+    installed.host.wait_until(lambda: not panel.logic.running, PATIENCE_S)
+    assert "deleted" in panel.ui.statusLabel.text
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_another_module_may_be_opened_while_a_run_goes_on(installed: Installed, panel: Any) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    panel.ui.segmentButton.click()
+    installed.host.leave(NAME)
+    installed.host.wait_until(lambda: not panel.logic.running, PATIENCE_S)
+    installed.host.enter(NAME)
+    assert panel.ui.resultTable.rowCount == 4
+    assert panel.ui.segmentButton.text == "Segment organs"
+
+
+# Packages and weights.
+
+
+def test_a_package_that_the_child_misses_is_named(
+    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    monkeypatch.setenv("DIFFUSAM_PYTHON", str(make_launcher(tmp_path, PYTHONPATH=str(tmp_path))))
+    panel._parameterNode.inputVolume = small_volume()
+    before = scene_nodes()
+    click_and_wait(installed, panel)
+    assert "torch" in panel.ui.statusLabel.text
+    assert scene_nodes() == before
