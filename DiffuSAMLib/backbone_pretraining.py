@@ -13,23 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
+from .backbones import Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
+from .damaged_masks import damage_masks
 from .dense_head import DenseHead, dense_loss
 from .interrupts import uninterrupted
 from .losses import mask_loss
 from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig
-from .rough_masks import rough_masks
 
 logger = logging.getLogger(__name__)
 
 
 class BackbonePretraining:
     """The training loop: self-memory, neighbour's memory, both together, and the dense head.
-
-    A prior's memory tells where an organ is, not quite how it is bounded. So half of what is decoded has memories of
-    rough masks: the decoder learns to find the outline in the image, instead of giving back what the memory holds.
 
     Args:
         backbone: The network to train, at its full image size.
@@ -128,14 +125,13 @@ class BackbonePretraining:
         # As a prompt's memory (distance 0) one time in three, else as a neighbour's.
         as_prompt = torch.rand((), generator=self.generator) < 0.33
         neighbour = self.backbone.decode(second, [Memory(memory, distance=0 if as_prompt else distance)])
-        roughly = self._rough_memory(second, target)
-        rough = self.backbone.decode(second, [Memory(roughly)])
         later = second[slice(half, None)]
-        both = self.backbone.decode(later, [Memory(roughly[half:]), Memory(memory[half:], distance=distance)])
+        damaged_masks = mask_to_logits(damage_masks(target[half:], self.generator))
+        damaged = self._noisy(self.backbone.encode_memory(later, damaged_masks))
+        both = self.backbone.decode(later, [Memory(damaged), Memory(memory[half:], distance=distance)])
         losses = {
             "self": mask_loss(own, masks[:half]).mean(),
             "neighbour": mask_loss(neighbour, target).mean(),
-            "rough": mask_loss(rough, target).mean(),
             "both": mask_loss(both, target[half:]).mean(),
             "dense": dense_loss(self.dense(features), labels, known) * dense_weight,
         }
@@ -150,15 +146,6 @@ class BackbonePretraining:
             for name, value in self.backbone.state_dict().items():
                 self.averaged[name].lerp_(value, 1 - decay)
         return {name: float(value.detach()) for name, value in losses.items()}
-
-    def _rough_memory(self, features: ImageFeatures, masks: Tensor) -> Tensor:
-        """Memories of rough masks, half of them between two such: what a network generates that cannot decide."""
-        one, other = (
-            self.backbone.encode_memory(features, mask_to_logits(rough_masks(masks, self.generator)))
-            for _ in range(2)
-        )
-        share = (torch.rand(len(masks), 1, 1, 1, generator=self.generator) - 0.5).clamp(min=0)
-        return self._noisy(one.lerp(other, share))
 
     def _noisy(self, memory: Tensor) -> Tensor:
         """Adds noise to half of the memories."""

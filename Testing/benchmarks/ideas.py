@@ -32,16 +32,38 @@ IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once", "D", "uses1", "uses6", True
     ),
+    *(
+        Idea(
+            "A guided filter at the image's own resolution, in CT no fat in solid organs",
+            protocol,
+            "no_refine",
+            "diffusam",
+            True,
+        )
+        for protocol in ("A", "B", "D")
+    ),
+    *(
+        Idea(
+            "An hour more of pretraining, half of it on memories of rough masks",
+            protocol,
+            "diffusam",
+            "rough_masks",
+            False,
+        )
+        for protocol in ("A", "B", "D")
+    ),
 )
 
 
 def ideas_table(found: Mapping[tuple[str, str], Summary]) -> str:
-    """Of what was measured: mean Dice without and with each idea, and what was decided."""
+    """Of the draws measured both without and with each idea: mean Dice, and what was decided."""
     rows = []
     for idea in IDEAS:
         before, after = (found.get((idea.protocol, name)) for name in (idea.before, idea.after))
         if before is None or after is None:
             continue
+        drawn = {unit["draw"] for unit in before.units} & {unit["draw"] for unit in after.units}
+        before, after = before.only(drawn), after.only(drawn)
         low, high = before.mean(), after.mean()
         if low is None or high is None:
             continue

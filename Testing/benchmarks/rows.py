@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ class Summary:
 
     units: tuple[Mapping[str, Any], ...]
     draws: int
+
+    def only(self, drawn: Collection[int]) -> Summary:
+        """The same with these draws alone."""
+        return Summary(tuple(unit for unit in self.units if unit["draw"] in drawn), self.draws)
 
     def of_draws(self, figure: str, organ: str | None = None) -> list[float]:
         """The mean over cases and organs of a figure, for each draw."""

@@ -146,7 +146,10 @@ def protocol_sections(part: str, folder: Path) -> list[str]:
             text += f"\nDiffuSAM, case by case (Dice):\n\n{case_table(own)}"
         sections.append(text)
     if part == "development":
-        sections += [*ablation_sections(found), f"## Ideas tried, at equal time\n\n{ideas_table(found)}"]
+        sections += [
+            *ablation_sections(found),
+            f"## Ideas tried, priors trained for equal times\n\n{ideas_table(found)}",
+        ]
     return sections
 
 
