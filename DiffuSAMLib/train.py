@@ -18,9 +18,8 @@ from .datasets import LabelledFiles, LabelledStack, to_stack
 from .devices import choose_device, memory_errors
 from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
-from .hounsfield import is_solid
+from .label_traits import label_traits
 from .labelmaps import LabelMap
-from .postprocessing import has_several_pieces
 from .preflight import Finding, check_cases, organs_of, unified
 from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
 from .prior_files import PriorHeader, read_header
@@ -38,7 +37,7 @@ from .training_paths import checkpoint_path, run_folder
 from .training_pictures import TrainingPictures
 from .training_record import RunRecord
 from .validation import HeldOut, Validation, choose_held_out
-from .volumes import CT_WINDOW_HU, Volume
+from .volumes import Volume
 from .weights import LoadedBackbone, LoadedPrior, load_backbone, load_prior, save_prior
 
 logger = logging.getLogger(__name__)
@@ -124,8 +123,8 @@ def train_prior(
     stacks = _read(cases, chosen, network.image_size, progress, on_finding)
     held_out = choose_held_out(stacks, recipe.validation)
     torch.manual_seed(recipe.training.seed)
-    found = {"in_pieces": _in_pieces(stacks, chosen), "solid": _solid(stacks, chosen)}
-    prior = Prior(_prior_config(recipe, loaded, chosen, **found)).to(network.device)
+    traits = label_traits(stacks, chosen)
+    prior = Prior(_prior_config(recipe, loaded, chosen, **traits)).to(network.device)
     seen = [case.name for case in cases]
     started_from = None
     if start is not None:
@@ -144,8 +143,8 @@ def train_prior(
         held_out=_description(held_out),
         started_from=started_from,
         device=str(network.device),
-        in_pieces=list(found["in_pieces"]),
-        solid=list(found["solid"]),
+        in_pieces=list(traits["in_pieces"]),
+        solid=list(traits["solid"]),
     )
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
@@ -310,28 +309,8 @@ def _read(
     return stacks
 
 
-def _in_pieces(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(
-        organ
-        for value, organ in enumerate(organs, start=1)
-        if any(has_several_pieces(stack.labels == value) for stack in stacks)
-    )
-
-
-def _solid(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[str, ...]:
-    """Organs without fat or gas in at least half of the CT cases that show them."""
-    seen: dict[str, list[bool]] = {organ: [] for organ in organs}
-    low, high = CT_WINDOW_HU
-    for stack in (stack for stack in stacks if stack.modality == "CT"):
-        hu = stack.images().numpy() * (high - low) + low
-        for value, organ in enumerate(organs, start=1):
-            if (mask := stack.labels == value).any():
-                seen[organ].append(is_solid(hu[mask]))
-    return tuple(organ for organ, cases in seen.items() if cases and 2 * sum(cases) >= len(cases))
-
-
 def _prior_config(
-    recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...], **found: tuple[str, ...]
+    recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...], **traits: tuple[str, ...]
 ) -> PriorConfig:
     return PriorConfig.for_backbone(
         loaded.backbone,
@@ -340,7 +319,7 @@ def _prior_config(
         width=recipe.width,
         condition_width=recipe.condition_width,
         training_steps=recipe.training_steps,
-        **found,
+        **traits,
     )
 
 

@@ -15,6 +15,7 @@ from units import Unit, fingerprint
 from DiffuSAMLib.datasets import load_stack
 from DiffuSAMLib.evaluation import Evaluation, evaluate
 from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.label_traits import label_traits
 from DiffuSAMLib.pretrain import pretrain_backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.recipe import Recipe
@@ -137,6 +138,7 @@ def trained_prior(job: Job, recipe: Recipe) -> Path:
         width=recipe.width,
         condition_width=recipe.condition_width,
         training_steps=recipe.training_steps,
+        **label_traits(stacks, organs),
     )
     training = PriorTraining(
         Prior(config),

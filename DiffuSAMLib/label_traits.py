@@ -1,0 +1,40 @@
+"""What the training cases tell about each label, for the clean-up of what a prior finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .datasets import LabelledStack
+from .hounsfield import is_solid
+from .postprocessing import has_several_pieces
+from .volumes import CT_WINDOW_HU
+
+
+def label_traits(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The fields `in_pieces` and `solid` of a prior's configuration.
+
+    Args:
+        stacks: The training cases, with labels 1 for the first of `organs`.
+        organs: Names of the labels.
+    """
+    return {"in_pieces": _in_pieces(stacks, organs), "solid": _solid(stacks, organs)}
+
+
+def _in_pieces(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        organ
+        for value, organ in enumerate(organs, start=1)
+        if any(has_several_pieces(stack.labels == value) for stack in stacks)
+    )
+
+
+def _solid(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[str, ...]:
+    """Organs without fat or gas in at least half of the CT cases that show them."""
+    seen: dict[str, list[bool]] = {organ: [] for organ in organs}
+    low, high = CT_WINDOW_HU
+    for stack in (stack for stack in stacks if stack.modality == "CT"):
+        hu = stack.images().numpy() * (high - low) + low
+        for value, organ in enumerate(organs, start=1):
+            if (mask := stack.labels == value).any():
+                seen[organ].append(is_solid(hu[mask]))
+    return tuple(organ for organ, cases in seen.items() if cases and 2 * sum(cases) >= len(cases))

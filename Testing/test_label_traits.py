@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cases import ORGANS, small_abdomen
+
+from DiffuSAMLib.datasets import LabelledStack, to_stack
+from DiffuSAMLib.label_traits import label_traits
+
+
+def stack(seed: int = 3, modality: str = "CT") -> LabelledStack:
+    abdomen = small_abdomen(seed, "MR" if modality == "MR" else "CT")
+    names = dict(enumerate(ORGANS, start=1))
+    return to_stack(abdomen.volume, abdomen.labels.array, names, name="a", organs=ORGANS, size=64)
+
+
+def test_organs_of_one_piece_without_fat() -> None:
+    assert label_traits([stack(3), stack(4)], ORGANS) == {"in_pieces": (), "solid": ORGANS}
+
+
+def test_a_pair_is_in_pieces() -> None:
+    one = stack()
+    labels = one.labels.copy()
+    labels[labels == 3] = 2
+    assert label_traits([replace(one, labels=labels)], ORGANS)["in_pieces"] == ("right kidney",)
+
+
+def test_a_label_of_fat_is_not_solid() -> None:
+    one = stack()
+    # Everything around the organs: fat, gas and much else.
+    labels = one.labels.copy()
+    labels[labels == 0] = 4
+    assert "liver" not in label_traits([replace(one, labels=labels)], ORGANS)["solid"]
+
+
+def test_mr_tells_nothing_of_fat() -> None:
+    assert label_traits([stack(modality="MR")], ORGANS)["solid"] == ()
