@@ -33,23 +33,18 @@ def is_solid(values: np.ndarray) -> bool:
     return bool(values.size) and float(np.mean(values < least_hu(values))) <= MOST_FAT
 
 
-def without_fat(labels: np.ndarray, image: np.ndarray, values: Iterable[int]) -> np.ndarray:
+def remove_fat(labels: np.ndarray, image: np.ndarray, values: Iterable[int]) -> None:
     """Takes fat and gas out of solid organs, such as the fat of the renal sinus out of a kidney.
 
     Args:
-        labels: `(z, y, x)`, uint8. Not changed.
+        labels: `(z, y, x)`, uint8; becomes 0 where fat was.
         image: HU `(z, y, x)`.
         values: The labels of solid organs; others are left as they are.
-
-    Returns:
-        Labels of the same shape, 0 where fat was taken out.
     """
-    cleaned = labels.copy()
     boxes = ndimage.find_objects(labels)
     for value in values:
         box = boxes[value - 1] if 0 < value <= len(boxes) else None
         if box is not None:
             mask = labels[box] == value
             hu = image[box]
-            cleaned[box][mask & (hu < least_hu(hu[mask]))] = 0
-    return cleaned
+            labels[box][mask & (hu < least_hu(hu[mask]))] = 0

@@ -16,7 +16,7 @@ from .encoded_volume import EncodedVolume
 from .errors import InputError
 from .full_resolution import to_volume
 from .geometry import Geometry
-from .hounsfield import without_fat
+from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
 from .postprocessing import clean_labels
 from .prior import Prior, empty_memory
@@ -153,7 +153,7 @@ class Segmenter:
                 )
         with timer("clean"):
             if options.refine and volume.modality == "CT":
-                labels = without_fat(labels, volume.array, self._values(organs, self.prior.config.solid))
+                remove_fat(labels, volume.array, self._values(organs, self.prior.config.solid))
             if options.clean:
                 stack = encoded.order.view(labels)
                 spacing = encoded.order.geometry.spacing

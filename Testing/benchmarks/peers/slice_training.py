@@ -23,7 +23,7 @@ from DiffuSAMLib.checkpoints import read_checkpoint, write_checkpoint
 from DiffuSAMLib.datasets import LabelledStack, load_stack
 from DiffuSAMLib.full_resolution import to_volume
 from DiffuSAMLib.geometry import to_canonical
-from DiffuSAMLib.hounsfield import without_fat
+from DiffuSAMLib.hounsfield import remove_fat
 from DiffuSAMLib.postprocessing import clean_labels
 from DiffuSAMLib.recipe import TrainingConfig
 from DiffuSAMLib.slice_sampler import Batch, SliceSampler
@@ -275,7 +275,7 @@ def segment_slices(
     values = range(1, organs + 1)
     if volume.modality == "CT":
         # The organs that CT cases label here are all solid, as trainings of DiffuSAM find too.
-        labels = without_fat(labels, volume.array, values)
+        remove_fat(labels, volume.array, values)
     view = order.view(labels)
     view[:] = clean_labels(view, values, spacing=order.geometry.spacing[::-1])
     return labels
