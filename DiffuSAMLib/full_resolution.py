@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from .geometry import AxisOrder
 from .guided_filter import guided_filter
@@ -52,14 +53,18 @@ def to_volume(
     def resampled(numbers: range) -> Iterator[None]:
         part = slice(numbers.start, numbers.stop)
         maps = grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
-        likely = maps.sigmoid_().numpy()
+        scores, least = maps.numpy(), 0.0
+        best = scores.max(axis=1)
+        certainty = expit(np.abs(best))
         if refine:
+            scores, least = expit(scores), 0.5
             guide = scale_intensity(images[part], *window)
-            for organ in range(likely.shape[1]):
-                _refine(guide, likely[:, organ], radius)
-        best = likely.max(axis=1)
-        label_stack[part] = np.where(best > 0.5, likely.argmax(axis=1) + 1, 0)
-        confidence_stack[part] = (np.maximum(best, 1 - best).clip(0.5, 1) * 255).round()
+            for organ in range(scores.shape[1]):
+                _refine(guide, scores[:, organ], radius)
+            best = scores.max(axis=1)
+            certainty = np.maximum(best, 1 - best).clip(0.5, 1)
+        label_stack[part] = np.where(best > least, scores.argmax(axis=1) + 1, 0)
+        confidence_stack[part] = (certainty * 255).round()
         yield None
 
     lanes: Lanes[None] = Lanes(torch.device("cpu"))
