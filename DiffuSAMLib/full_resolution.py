@@ -54,15 +54,14 @@ def to_volume(
         part = slice(numbers.start, numbers.stop)
         maps = grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
         scores, least = maps.numpy(), 0.0
-        best = scores.max(axis=1)
-        certainty = expit(np.abs(best))
         if refine:
             scores, least = expit(scores), 0.5
             guide = scale_intensity(images[part], *window)
             for organ in range(scores.shape[1]):
                 _refine(guide, scores[:, organ], radius)
-            best = scores.max(axis=1)
-            certainty = np.maximum(best, 1 - best).clip(0.5, 1)
+        best = scores.max(axis=1)
+        # The filter may reach a little beyond 0 and 1.
+        certainty = np.maximum(best, 1 - best).clip(0.5, 1) if refine else expit(np.abs(best))
         label_stack[part] = np.where(best > least, scores.argmax(axis=1) + 1, 0)
         confidence_stack[part] = (certainty * 255).round()
         yield None

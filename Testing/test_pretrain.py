@@ -87,3 +87,25 @@ def test_an_interrupted_pretraining_is_saved(
     different.record = "of other cases"
     with pytest.raises(InputError, match="another network"):
         different._resume()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minuts": 3}, 'no setting "minuts"'),
+        ({"intensity.power": 3}, 'no setting "intensity.power"'),
+        ({"pairs": "many"}, "whole number"),
+        ({"pairs": 0}, "pairs must be 1 or more"),
+        ({"minutes": 0}, "more than 0 minutes"),
+        ({"small_part": 1.5}, "small_part must be 0 to 1"),
+        ({"small_size": 100}, "multiple of 32"),
+        ({"intensity.strength": 9}, "strength"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_first(
+    brain: Path, settings: dict[str, object], message: str
+) -> None:
+    output = brain / "backbone.safetensors"
+    with pytest.raises(InputError, match=message):
+        pretrain_backbone([brain / "brain"], brain / "one.json", output, procedural=0, settings=settings)
+    assert not output.exists()

@@ -28,6 +28,7 @@ class Idea:
     kept: bool
 
 
+# The rough masks are in the history, from commit e220ae9 to 683aa69; priors and backbones are not.
 IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once", "D", "uses1", "uses6", True
