@@ -36,11 +36,13 @@ demo: $(READY)
 host-demo: $(READY)
 	$(BIN)/python Testing/host_demo.py
 
-# More threads than free cores make PyTorch many times slower; waiting threads should not spin.
-test: export OMP_NUM_THREADS = 2
+# More threads than free cores make PyTorch many times slower; waiting threads should not spin. Files are the unit, for
+# what a file sets up is shared by its tests.
+WORKERS ?= 2
+test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = PASSIVE
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # Days on two cores, and stops and goes on as you like: needs the data sets in DIFFUSAM_DATA (default: ../shared/data).
 # MINUTES is the time of each training; make tables shows what there is so far.

@@ -48,7 +48,12 @@ def to_volume(
     label_stack, confidence_stack = order.view(labels), order.view(confidence)
     images = order.view(volume.array)
     window = intensity_window(volume)
-    radius = max(1, round(REACH * grid.columns / grid.width * 4))
+    # The same reach in millimetres both ways, whatever the shape of the pixels.
+    by_rows, by_columns = (
+        max(1, round(REACH * pixels / side * 4))
+        for pixels, side in ((grid.rows, grid.height), (grid.columns, grid.width))
+    )
+    radius = by_rows, by_columns
 
     def resampled(numbers: range) -> Iterator[None]:
         part = slice(numbers.start, numbers.stop)
@@ -72,16 +77,16 @@ def to_volume(
     return labels, confidence
 
 
-def _refine(guide: np.ndarray, likely: np.ndarray, radius: int) -> None:
+def _refine(guide: np.ndarray, likely: np.ndarray, radius: tuple[int, int]) -> None:
     """Filters probabilities `(n, y, x)` in place, in the box where there are any."""
     somewhere = np.any(likely > NOWHERE, axis=0)
     rows, columns = np.flatnonzero(somewhere.any(axis=1)), np.flatnonzero(somewhere.any(axis=0))
     if not rows.size:
         return
-    margin = 2 * radius
-    box = (
-        slice(None),
-        slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
-        slice(max(0, columns[0] - margin), columns[-1] + margin + 1),
+    margins = (2 * reach for reach in radius)
+    sides = (
+        slice(max(0, part[0] - margin), part[-1] + margin + 1)
+        for part, margin in zip((rows, columns), margins, strict=True)
     )
+    box = (slice(None), *sides)
     likely[box] = guided_filter(guide[box], likely[box], radius=radius, epsilon=EDGE)

@@ -6,7 +6,9 @@ import numpy as np
 from scipy import ndimage
 
 
-def guided_filter(guide: np.ndarray, mask: np.ndarray, *, radius: int, epsilon: float) -> np.ndarray:
+def guided_filter(
+    guide: np.ndarray, mask: np.ndarray, *, radius: tuple[int, int], epsilon: float
+) -> np.ndarray:
     """The guided filter (He, Sun, Tang, "Guided Image Filtering", ECCV 2010, equations 5, 6 and 8).
 
     In every neighbourhood the mask becomes the linear function of the image that is nearest to it, so that its
@@ -15,7 +17,7 @@ def guided_filter(guide: np.ndarray, mask: np.ndarray, *, radius: int, epsilon: 
     Args:
         guide: Images `(n, y, x)`, float32, about 0 to 1.
         mask: `(n, y, x)`, float32, 0 to 1.
-        radius: Of the square neighbourhoods, in pixels; slices do not touch.
+        radius: Of the neighbourhoods in rows and in columns, in pixels; slices do not touch.
         epsilon: Variance of the image, in its units squared, from which a neighbourhood counts as an edge.
 
     Returns:
@@ -30,7 +32,7 @@ def guided_filter(guide: np.ndarray, mask: np.ndarray, *, radius: int, epsilon: 
     return filtered
 
 
-def _mean(array: np.ndarray, radius: int) -> np.ndarray:
-    side = 2 * radius + 1
-    mean: np.ndarray = ndimage.uniform_filter(array, (1, side, side))
+def _mean(array: np.ndarray, radius: tuple[int, int]) -> np.ndarray:
+    rows, columns = radius
+    mean: np.ndarray = ndimage.uniform_filter(array, (1, 2 * rows + 1, 2 * columns + 1))
     return mean

@@ -21,7 +21,7 @@ from .files import output_error, require_file_name
 from .label_traits import label_traits
 from .labelmaps import LabelMap
 from .preflight import Finding, check_cases, organs_of, unified
-from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
+from .prior import Prior, PriorConfig
 from .prior_files import PriorHeader, read_header
 from .procedural import ORGAN_NAMES
 from .procedural_stacks import procedural_stacks
@@ -38,7 +38,8 @@ from .training_pictures import TrainingPictures
 from .training_record import RunRecord
 from .validation import HeldOut, Validation, choose_held_out
 from .volumes import Volume
-from .weights import LoadedBackbone, LoadedPrior, load_backbone, load_prior, save_prior
+from .warm_start import begin_with
+from .weights import LoadedBackbone, load_backbone, load_prior, save_prior
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def train_prior(
     started_from = None
     if start is not None:
         earlier = load_prior(start)
-        _begin_with(prior, earlier, loaded)
+        begin_with(prior, earlier, loaded)
         started_from = {"sha256": earlier.sha256, "training": earlier.header.training}
         seen = sorted({*seen, *earlier.header.training.get("cases", ())})
     record = RunRecord(
@@ -358,22 +359,3 @@ def _open_folder(output: Path, recipe: Recipe, *, fresh: bool) -> Path:
 def _memory_errors(device: torch.device) -> AbstractContextManager[None]:
     hint = "Choose a smaller --batch or --image-size, or another device; then go on with --resume or start again."
     return memory_errors(device, job="this recipe", hint=hint)
-
-
-def _begin_with(prior: Prior, earlier: LoadedPrior, backbone: LoadedBackbone) -> None:
-    """Copies the weights of an earlier prior; what belongs to its organs only where they are the same."""
-    if earlier.backbone.sha256 != backbone.sha256:
-        raise InputError(
-            f"The prior {earlier.header.name} was made for another backbone.",
-            hint="Start from a prior of the same backbone and image size.",
-        )
-    state = prior.state_dict()
-    same_organs = earlier.prior.config.organs == prior.config.organs
-    copied = {
-        name: value
-        for name, value in earlier.prior.state_dict().items()
-        if name in state
-        and value.shape == state[name].shape
-        and (same_organs or not name.startswith(ORGAN_WEIGHTS))
-    }
-    prior.load_state_dict({**state, **copied})

@@ -29,6 +29,7 @@ def main() -> None:
     )
     add_job_options(parser)
     parser.add_argument("--prior", help="take this prior as it is (default for C: the bundled one)")
+    parser.add_argument("--start", help="begin trainings with the weights of this prior")
     parser.add_argument("--recipe", default="compact", help="name or file of the recipe (default: compact)")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"))
     parser.add_argument(
@@ -43,7 +44,7 @@ def main() -> None:
     recipe = load_recipe(arguments.recipe).with_settings(
         {place: _value(value) for place, value in arguments.set}
     )
-    first = replace(DIFFUSAM, method=arguments.method)
+    first = replace(DIFFUSAM, method=arguments.method, start=arguments.start)
     with terminated_as_interrupt():
         for job in jobs(arguments):
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)

@@ -23,6 +23,7 @@ from DiffuSAMLib.segmenter import SegmentOptions
 from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
+from DiffuSAMLib.warm_start import begin_with
 from DiffuSAMLib.weights import LoadedPrior, load_prior, prior_path, save_prior
 
 # So many that the time always ends a training: every method gets the same.
@@ -40,6 +41,7 @@ class PriorRow:
         options: How to segment.
         split: Another split than the protocol's, with the draw's number to be filled in.
         adapt_minutes: How long the backbone is adapted to the training cases first; 0 keeps it frozen.
+        start: Name or file of the prior whose weights a training begins with; None begins anew.
     """
 
     method: str
@@ -48,6 +50,7 @@ class PriorRow:
     options: SegmentOptions = field(default_factory=SegmentOptions)
     split: str | None = None
     adapt_minutes: float = 0.0
+    start: str | Path | None = None
 
 
 def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | None = None) -> bool:
@@ -75,6 +78,8 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         weights = {"backbone_sha256": backbone.sha256, "recipe": recipe.to_dict()}
         if row.adapt_minutes:
             weights["adapt_minutes"] = row.adapt_minutes
+        if row.start is not None:
+            weights["start_sha256"] = sha256_of(prior_path(row.start))
     unit = Unit(job, row.method, {**weights, "options": asdict(row.options)})
 
     def work() -> tuple[Evaluation, Mapping[str, Any]]:
@@ -82,7 +87,9 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
             loaded = load_prior(prior)
         else:
             adapted = adapted_job(job, row.adapt_minutes) if row.adapt_minutes else job
-            loaded = load_prior(trained_prior(adapted, recipe), backbone_path=adapted.backbone_file)
+            loaded = load_prior(
+                trained_prior(adapted, recipe, start=row.start), backbone_path=adapted.backbone_file
+            )
         return evaluate(loaded, job.evaluated_cases(), options=row.options), record_of(loaded)
 
     return unit.measure(work)
@@ -109,7 +116,7 @@ def record_of(loaded: LoadedPrior) -> dict[str, Any]:
     }
 
 
-def trained_prior(job: Job, recipe: Recipe) -> Path:
+def trained_prior(job: Job, recipe: Recipe, *, start: str | Path | None = None) -> Path:
     """The prior of a recipe on the training cases of a draw, trained now unless it is there.
 
     Protocols with the same training cases share it, so that B takes A's priors unchanged. An interrupted training is
@@ -124,6 +131,8 @@ def trained_prior(job: Job, recipe: Recipe) -> Path:
         "backbone_sha256": loaded.sha256,
         "recipe": recipe.to_dict(),
     }
+    if start is not None:
+        settings["start_sha256"] = sha256_of(prior_path(start))
     path = RUNS / "priors" / f"prior_{len(cases)}_volumes_{fingerprint(settings)[:16]}.safetensors"
     if path.exists():
         return path
@@ -140,8 +149,14 @@ def trained_prior(job: Job, recipe: Recipe) -> Path:
         training_steps=recipe.training_steps,
         **label_traits(stacks, organs),
     )
+    prior = Prior(config)
+    seen = set(settings["cases"])
+    if start is not None:
+        earlier = load_prior(start, backbone_path=job.backbone_file)
+        begin_with(prior, earlier, loaded)
+        seen.update(earlier.header.training.get("cases", ()))
     training = PriorTraining(
-        Prior(config),
+        prior,
         network,
         SliceSampler(StackPool(stacks), recipe.training, context=network.slice_context),
         config=recipe.training,
@@ -157,7 +172,7 @@ def trained_prior(job: Job, recipe: Recipe) -> Path:
         modalities=sorted({stack.modality for stack in stacks}),
         licence="As the training data",
         training={
-            "cases": settings["cases"],
+            "cases": sorted(seen),
             "recipe": recipe.to_dict(),
             "iterations": training.iteration,
             "minutes": round(training.seconds / 60, 1),

@@ -1,0 +1,75 @@
+"""Trains the prior that few-shot trainings on the clean backbone begin with: on procedural abdomens alone.
+
+    python Testing/benchmarks/clean_prior.py --minutes 45
+
+It has seen no image of a patient. A run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from common import BENCHMARKS, ORGANS, RUNS
+from protocols import CLEAN_BACKBONE
+
+from DiffuSAMLib.interrupts import terminated_as_interrupt
+from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.procedural_stacks import procedural_stacks
+from DiffuSAMLib.recipe import Recipe
+from DiffuSAMLib.slice_sampler import SliceSampler
+from DiffuSAMLib.stack_pool import StackPool
+from DiffuSAMLib.training import PriorTraining
+from DiffuSAMLib.weights import load_backbone, save_prior
+
+CLEAN_PRIOR = BENCHMARKS / "weights" / "clean-prior.safetensors"
+ABDOMENS = 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=45.0, help="of training (default: 45)")
+    parser.add_argument("-o", "--output", type=Path, default=CLEAN_PRIOR)
+    arguments = parser.parse_args()
+    recipe = Recipe().with_settings({"training.minutes": arguments.minutes, "training.iterations": 1_000_000})
+    loaded = load_backbone("compact", path=CLEAN_BACKBONE)
+    network = loaded.backbone
+    torch.manual_seed(recipe.training.seed)
+    config = PriorConfig.for_backbone(
+        network, ORGANS, width=recipe.width, condition_width=recipe.condition_width
+    )
+    stacks = procedural_stacks(ABDOMENS, organs=ORGANS, size=network.image_size)
+    training = PriorTraining(
+        Prior(config),
+        network,
+        SliceSampler(StackPool(stacks), recipe.training, context=network.slice_context),
+        config=recipe.training,
+        checkpoint=RUNS / "clean-prior.training",
+    )
+    with terminated_as_interrupt():
+        averaged = training.run()
+    save_prior(
+        arguments.output,
+        averaged,
+        config=config,
+        backbone=loaded,
+        title="procedural abdomen",
+        modalities=["CT", "MR"],
+        licence="Apache-2.0",
+        training={
+            "cases": [],
+            "procedural_abdomens": ABDOMENS,
+            "recipe": recipe.to_dict(),
+            "iterations": training.iteration,
+            "minutes": round(training.seconds / 60, 1),
+        },
+        metrics={},
+    )
+    training.checkpoint.unlink()
+
+
+if __name__ == "__main__":
+    main()
