@@ -17,7 +17,7 @@ from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ class Recipe:
         condition_width: Channels of the image condition and of the UNet that makes it.
         training_steps: Length of the noise schedule.
         procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver.
+        start: Name or file of the prior whose weights to begin with; "none" begins anew, "auto" takes the bundled
+            prior where it was made for the same backbone and has the same shape.
         training: How the weights are found.
         validation: How they are checked meanwhile.
     """
@@ -119,6 +121,7 @@ class Recipe:
     condition_width: tuple[int, int] = (80, 112)
     training_steps: int = 1000
     procedural: int = 0
+    start: str = "auto"
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
@@ -204,7 +207,16 @@ def _with_slice_uses(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "training": {"slice_uses": 1, **training}}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {0: _with_sections, 1: _with_slice_uses}
+def _with_start(content: dict[str, Any]) -> dict[str, Any]:
+    """Every training began anew, unless an option beside the recipe said otherwise."""
+    return {"start": "none", **content}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    0: _with_sections,
+    1: _with_slice_uses,
+    2: _with_start,
+}
 """For each older schema version, what turns a recipe into one of the next version."""
 
 PAPER = Recipe(
@@ -213,6 +225,7 @@ PAPER = Recipe(
     image_size=PAPER_IMAGE_SIZE,
     width=(64, 128),
     condition_width=(128, 192),
+    start="none",
     training=TrainingConfig(
         iterations=7800,
         batch=4,

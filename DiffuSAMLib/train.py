@@ -38,8 +38,8 @@ from .training_pictures import TrainingPictures
 from .training_record import RunRecord
 from .validation import HeldOut, Validation, choose_held_out
 from .volumes import Volume
-from .warm_start import begin_with
-from .weights import LoadedBackbone, load_backbone, load_prior, save_prior
+from .warm_start import begin_with, earlier_prior
+from .weights import LoadedBackbone, load_backbone, save_prior
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,6 @@ def train_prior(
     *,
     organs: Sequence[str] | None = None,
     recipe: Recipe | None = None,
-    start: str | Path | None = None,
     title: str | None = None,
     licence: str | None = None,
     device: str = "auto",
@@ -76,7 +75,6 @@ def train_prior(
         output: Prior file, ends in `.safetensors`.
         organs: Names to learn, in the order of their label numbers; None learns all that are labelled.
         recipe: Every setting; None takes the one tuned for the bundled backbone.
-        start: Name or file of a prior, made for the same backbone, whose weights to begin with; None begins anew.
         title: Name for people; None is that of the run that is resumed, or the organs.
         licence: Licence of the weights; None is that of the run that is resumed, or that of the training data.
         device: As in `choose_device`.
@@ -126,33 +124,29 @@ def train_prior(
     torch.manual_seed(recipe.training.seed)
     traits = label_traits(stacks, chosen)
     prior = Prior(_prior_config(recipe, loaded, chosen, **traits)).to(network.device)
-    seen = [case.name for case in cases]
-    started_from = None
-    if start is not None:
-        earlier = load_prior(start)
-        begin_with(prior, earlier, loaded)
-        started_from = {"sha256": earlier.sha256, "training": earlier.header.training}
-        seen = sorted({*seen, *earlier.header.training.get("cases", ())})
+    if restart and processes.main:
+        checkpoint.unlink(missing_ok=True)
+    processes.wait()
     record = RunRecord(
         organs=list(chosen),
-        cases=seen,
+        cases=[case.name for case in cases],
         modalities=sorted({stack.modality for stack in stacks}),
         backbone_sha256=loaded.sha256,
         recipe=recipe.to_dict(),
         title=title or ", ".join(chosen),
         licence=licence or AS_THE_DATA,
         held_out=_description(held_out),
-        started_from=started_from,
+        started_from=None,
         device=str(network.device),
         in_pieces=list(traits["in_pieces"]),
         solid=list(traits["solid"]),
     )
-    if restart and processes.main:
-        checkpoint.unlink(missing_ok=True)
-    processes.wait()
     if checkpoint.exists():
         begun = RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint)
-        record = record.going_on_from(begun, checkpoint, title=title, licence=licence, start=start)
+        record = record.going_on_from(begun, checkpoint, title=title, licence=licence)
+    elif earlier := earlier_prior(recipe.start, loaded, prior.config):
+        begin_with(prior, earlier)
+        record = record.started_with(earlier.sha256, earlier.header.training)
     learnt = [
         stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
     ]

@@ -24,6 +24,12 @@ SETTINGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--backbone", "backbone", str, "compact, sam2.1_tiny, ... (default: compact)"),
     ("--image-size", "image_size", int, "side of the slices in pixels (default: 256 or 512)"),
     ("--procedural", "procedural", int, "procedural abdomens to add (default: 0)"),
+    (
+        "--start",
+        "start",
+        str,
+        "prior whose weights to begin with: a name, a file, none, or auto (the bundled one where it fits)",
+    ),
     ("--iterations", "training.iterations", int, "steps of the optimizer (default: 7800)"),
     ("--minutes", "training.minutes", float, "end earlier, after this time"),
     ("--batch", "training.batch", int, "slices in a step"),
@@ -54,7 +60,6 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--title", help="name for people (default: the organs)")
     command.add_argument("--licence", help="licence of the weights (default: as the training data)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    command.add_argument("--start", help="name or file of a prior whose weights to begin with")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--check-only", action="store_true", help="check the cases, and train nothing")
     what.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -132,7 +137,6 @@ def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
         arguments.output,
         organs=organs,
         recipe=recipe,
-        start=arguments.start,
         title=arguments.title,
         licence=arguments.licence,
         device=arguments.device,

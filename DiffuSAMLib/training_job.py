@@ -20,6 +20,7 @@ _SETTINGS = {
     "minutes": "training.minutes",
     "iterations": "training.iterations",
     "seed": "training.seed",
+    "start": "start",
 }
 _TEXTS = ("name", "title", "licence", "modality", "start", "device", "config", "unfinished")
 _CASE_FIELDS = {"name", "image", "labels", "label_names", "modality"}
@@ -63,7 +64,6 @@ def run_training_job(job: Mapping[str, Any], progress: JsonProgress, stop: StopR
         output,
         organs=fields.get("organs"),
         recipe=recipe,
-        start=fields.get("start"),
         title=fields.get("title"),
         licence=fields.get("licence"),
         device=fields.get("device", "auto"),

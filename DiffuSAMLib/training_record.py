@@ -63,8 +63,18 @@ class RunRecord:
         except (KeyError, TypeError, ValueError) as error:
             raise other_run_error(checkpoint) from error
 
+    def started_with(self, sha256: str, training: dict[str, Any]) -> RunRecord:
+        """The record of a run that begins with the weights of an earlier prior; what that has seen counts as seen.
+
+        Args:
+            sha256: Of the earlier prior's file.
+            training: From its header.
+        """
+        cases = sorted({*self.cases, *training.get("cases", ())})
+        return dataclasses.replace(self, started_from={"sha256": sha256, "training": training}, cases=cases)
+
     def going_on_from(
-        self, begun: RunRecord, checkpoint: Path, *, title: str | None, licence: str | None, start: object
+        self, begun: RunRecord, checkpoint: Path, *, title: str | None, licence: str | None
     ) -> RunRecord:
         """The record of a run that is resumed: what is not said again is as it was.
 
@@ -73,17 +83,13 @@ class RunRecord:
             checkpoint: For messages.
             title: A new one; None keeps the old one.
             licence: Likewise.
-            start: None if nothing was said of the prior that the run began with.
 
         Raises:
             InputError: The organs, cases, settings, held-out slices or the prior to start from are others.
         """
         mine = self
-        if start is None and begun.started_from is not None:
-            earlier = begun.started_from["training"].get("cases", ())
-            mine = dataclasses.replace(
-                self, started_from=begun.started_from, cases=sorted({*self.cases, *earlier})
-            )
+        if begun.started_from is not None:
+            mine = self.started_with(**begun.started_from)
         mine._require_same_run(begun, checkpoint)
         return dataclasses.replace(mine, title=title or begun.title, licence=licence or begun.licence)
 
@@ -94,7 +100,6 @@ class RunRecord:
                 ("organs", "organs"),
                 ("cases", "cases"),
                 ("backbone_sha256", "backbone weights"),
-                ("started_from", "weights to start from"),
                 ("held_out", "slices held out"),
             )
             if getattr(self, key) != getattr(other, key)

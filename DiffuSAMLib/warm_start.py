@@ -2,34 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
 from .errors import InputError
-from .prior import ORGAN_WEIGHTS, Prior
-from .weights import LoadedBackbone, LoadedPrior
+from .files import sha256_of
+from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
+from .prior_files import PriorHeader, read_header, read_prior
+from .weights import LoadedBackbone, prior_path
+
+BUNDLED = "abdomen"
 
 
-def begin_with(prior: Prior, earlier: LoadedPrior, backbone: LoadedBackbone) -> None:
-    """Copies the weights of an earlier prior; what belongs to its organs only where they are the same.
+@dataclass(frozen=True)
+class EarlierPrior:
+    """What a training begins with.
+
+    Attributes:
+        header: Of its file.
+        tensors: Its weights.
+        sha256: Of its file.
+    """
+
+    header: PriorHeader
+    tensors: Mapping[str, Tensor]
+    sha256: str
+
+
+def earlier_prior(start: str, backbone: LoadedBackbone, config: PriorConfig) -> EarlierPrior | None:
+    """The prior to begin with, if any.
+
+    What a prior has learnt of telling organs apart and of marking them helps with other organs too.
 
     Args:
-        prior: A fresh one, changed in place.
-        earlier: Where the weights come from.
+        start: "none", the name or file of a prior, or "auto": the bundled prior where it fits.
         backbone: That of the training.
+        config: Of the prior to be trained; the bundled one fits its own backbone, kind and widths.
 
     Raises:
-        InputError: The earlier prior was made for another backbone.
+        InputError: The prior was made for another backbone.
+        WeightsError: It is missing or damaged.
     """
-    if earlier.backbone.sha256 != backbone.sha256:
+    if start == "none":
+        return None
+    path = prior_path(BUNDLED if start == "auto" else start)
+    header = read_header(path)
+    same_backbone = header.backbone.weights_sha256 == backbone.sha256
+    if start == "auto" and not (same_backbone and _same_shape(header, config)):
+        return None
+    if not same_backbone:
         raise InputError(
-            f"The prior {earlier.header.name} was made for another backbone.",
-            hint="Start from a prior of the same backbone and image size.",
+            f"The prior {header.name} was made for another backbone.",
+            hint="Start from a prior of the same backbone, or from none.",
         )
+    return EarlierPrior(*read_prior(path), sha256_of(path))
+
+
+@torch.no_grad()
+def begin_with(prior: Prior, earlier: EarlierPrior) -> None:
+    """Copies the weights of an earlier prior; what belongs to an organ only where both know it by the same name."""
     state = prior.state_dict()
-    same_organs = earlier.prior.config.organs == prior.config.organs
-    copied = {
-        name: value
-        for name, value in earlier.prior.state_dict().items()
-        if name in state
-        and value.shape == state[name].shape
-        and (same_organs or not name.startswith(ORGAN_WEIGHTS))
-    }
-    prior.load_state_dict({**state, **copied})
+    for name, value in earlier.tensors.items():
+        if name in state and state[name].shape == value.shape and not name.startswith(ORGAN_WEIGHTS):
+            state[name].copy_(value)
+    wide = prior.config.condition_width[0]
+    if PriorConfig.from_dict(earlier.header.config).condition_width[0] == wide:
+        _copy_organs(state, prior.config.organs, earlier, wide=wide)
+
+
+def _copy_organs(
+    state: Mapping[str, Tensor], organs: Sequence[str], earlier: EarlierPrior, *, wide: int
+) -> None:
+    """Copies what belongs to the organs that both know."""
+    names = [label.name for label in earlier.header.labels]
+    shared = [organ for organ in organs if organ in names]
+    mine, theirs = ([known.index(organ) for organ in shared] for known in (organs, names))
+    for name in state:
+        if name == "presence_head.weight":
+            inputs = (_presence_inputs(mine, len(organs), wide), _presence_inputs(theirs, len(names), wide))
+            state[name][np.ix_(mine, inputs[0])] = earlier.tensors[name][np.ix_(theirs, inputs[1])].float()
+        elif name.startswith(ORGAN_WEIGHTS):
+            rows = _by_organ(state[name], len(organs))
+            rows[mine] = _by_organ(earlier.tensors[name], len(names))[theirs].float()
+
+
+def _by_organ(weights: Tensor, organs: int) -> Tensor:
+    """A view with one row for each organ."""
+    return weights.view(organs, -1, *weights.shape[1:])
+
+
+def _presence_inputs(chosen: Sequence[int], organs: int, wide: int) -> list[int]:
+    """Those of the head of presence that tell of the whole slice, and two for each of some organs."""
+    first = 2 * wide
+    return [
+        *range(first),
+        *(first + organ for organ in chosen),
+        *(first + organs + organ for organ in chosen),
+    ]
+
+
+def _same_shape(header: PriorHeader, config: PriorConfig) -> bool:
+    other = PriorConfig.from_dict(header.config)
+    names = ("kind", "width", "condition_width", "training_steps")
+    return all(getattr(other, name) == getattr(config, name) for name in names)

@@ -9,10 +9,10 @@
 
 A training takes, besides its name (the new prior's in the catalogue) and its cases (each with, if wanted,
 "label_names" such as {"1": "spleen"}, where the label map does not name its labels, and "modality"): "organs",
-"title", "licence", "modality" (of all cases), "backbone", "start" (a prior to begin with), "minutes", "iterations",
-"seed", "device", "config" (a recipe file), "replace": true (of a prior of that name), and "unfinished": what to do with
-an earlier run of that name that was not finished, "refuse" (the default: an error of code "unfinished"), "resume" or
-"restart". Besides `progress` it tells
+"title", "licence", "modality" (of all cases), "backbone", "start" (a prior to begin with, or "none"), "minutes",
+"iterations", "seed", "device", "config" (a recipe file), "replace": true (of a prior of that name), and "unfinished":
+what to do with an earlier run of that name that was not finished, "refuse" (the default: an error of code
+"unfinished"), "resume" or "restart". Besides `progress` it tells
 
     {"event": "check", "level": "info" | "warning" | "error", "case": "a" | null, "message": "One sentence."}
     {"event": "losses", "iteration": 120, "iterations": 2300, "seconds": 93.1, "seconds_left": 1710.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Cal
     """From data to the result's file, and not again; other settings measure anew."""
     draw = job(backbone_path=backbone_seeing("hippocampus_001"), minutes=0.0001)
     recipe = Recipe(width=(16, 16), condition_width=(16, 16), training=TrainingConfig(batch=1))
-    row = PriorRow("diffusam", "DiffuSAM")
+    row = PriorRow("diffusam", "DiffuSAM", start="none")
     assert measure_row(row, draw, recipe=recipe)
     path = workplace / "results" / "units" / "A" / "diffusam_draw1_development.json"
     content = json.loads(path.read_text())
@@ -124,7 +125,7 @@ def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Cal
     # Other options of segmenting take the same prior.
     from ablations import NO_3D
 
-    assert measure_row(NO_3D, draw, recipe=recipe)
+    assert measure_row(replace(NO_3D, start="none"), draw, recipe=recipe)
     assert [trained] == list((workplace / "runs" / "priors").glob("*"))
     assert trained.stat().st_mtime_ns == before
 

@@ -14,7 +14,7 @@ from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
 from DiffuSAMLib.encoded_slices import EncodedBatch
-from DiffuSAMLib.errors import InputError, WeightsError
+from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.interrupts import Terminated, terminated_as_interrupt
 from DiffuSAMLib.prior import Prior, PriorConfig, empty_memory
 from DiffuSAMLib.prior_files import read_prior
@@ -244,7 +244,7 @@ def test_a_prior_learns_organs_that_no_single_case_labels_all(tmp_path: Path) ->
     header = train_prior(
         cases,
         output,
-        recipe=Recipe(image_size=64, training=config, procedural=1, kind="regression"),
+        recipe=Recipe(image_size=64, start="none", training=config, procedural=1, kind="regression"),
         device="cpu",
     )
     assert [label.name for label in header.labels] == ["spleen", "liver", "right kidney"]
@@ -271,7 +271,7 @@ def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
         [case],
         output,
         organs=("liver", "spleen", "liver"),
-        recipe=Recipe(image_size=64, training=config),
+        recipe=Recipe(image_size=64, start="none", training=config),
         device="cpu",
     )
     assert [label.name for label in header.labels] == ["liver", "spleen"]
@@ -279,7 +279,7 @@ def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
         train_prior(
             [replace(case, label_names={1: "tail"})],
             output,
-            recipe=Recipe(image_size=64, procedural=1, training=config),
+            recipe=Recipe(image_size=64, start="none", procedural=1, training=config),
             device="cpu",
         )
 
@@ -298,12 +298,12 @@ def test_a_training_can_start_from_another_prior(tmp_path: Path) -> None:
     ]
     still = replace(SHORT, iterations=1, learning_rate=1e-9, weight_decay=0)
     first, second, third = (tmp_path / f"{name}.safetensors" for name in ("1", "2", "3"))
-    train_prior(cases[:1], first, recipe=Recipe(image_size=64, training=replace(still, seed=1)), device="cpu")
+    anew = Recipe(image_size=64, start="none", training=replace(still, seed=1))
+    train_prior(cases[:1], first, recipe=anew, device="cpu")
     header = train_prior(
         cases[1:],
         second,
-        start=first,
-        recipe=Recipe(image_size=64, training=replace(still, seed=2)),
+        recipe=Recipe(image_size=64, start=str(first), training=replace(still, seed=2)),
         device="cpu",
     )
     assert header.training["cases"] == ["first", "second"], "what the earlier prior saw counts as seen"
@@ -315,18 +315,16 @@ def test_a_training_can_start_from_another_prior(tmp_path: Path) -> None:
         cases[1:],
         third,
         organs=("liver",),
-        start=first,
-        recipe=Recipe(image_size=64, training=still),
+        recipe=Recipe(image_size=64, start=str(first), training=still),
         device="cpu",
     )
     other = read_prior(third)[1]
     torch.testing.assert_close(other["project.weight"], before["project.weight"], atol=2e-3, rtol=1e-2)
     assert other["denoiser.class_embedding.weight"].shape[0] == 1
     stranger = install_random_weights(tmp_path / "resources").prior
-    with pytest.raises(WeightsError, match="made for other weights of the backbone"):
+    with pytest.raises(InputError, match="made for another backbone"):
         train_prior(
             cases[1:],
             tmp_path / "4.safetensors",
-            start=stranger,
-            recipe=Recipe(image_size=64, training=still),
+            recipe=Recipe(image_size=64, start=str(stranger), training=still),
         )

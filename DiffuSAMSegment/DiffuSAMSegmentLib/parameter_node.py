@@ -83,7 +83,7 @@ class DiffuSAMSegmentParameterNode:
     trainingName: str = ""
     trainingLicence: str = "As the training data"
     trainingMinutes: Annotated[int, WithinRange(1, 10080)] = 30
-    trainingStart: str = ""
+    trainingStart: str = "abdomen"
 
 
 def resetToDefaults(node: DiffuSAMSegmentParameterNode) -> None:

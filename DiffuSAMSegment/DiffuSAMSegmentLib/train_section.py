@@ -141,7 +141,7 @@ class TrainSection:
             organs=tuple(self.organs()),
             licence=parameters.trainingLicence.strip() or _("not stated"),
             minutes=parameters.trainingMinutes,
-            start=parameters.trainingStart or None,
+            start=parameters.trainingStart or "none",
             device=parameters.device.value,
         )
         if ownPriorExists(settings.name):

@@ -55,7 +55,7 @@ class TrainingLogic:
         :param iterations: ends the training earlier
         :param licence: of the new prior
         :param modality: "CT" or "MR", of all volumes; None goes by DICOM, else by the values
-        :param start: name of a prior to begin from
+        :param start: name of a prior to begin from; "none" begins anew, None takes the bundled one where it fits
         :param device: "auto", "cpu", "cuda", "cuda:N" or "mps"
         :param seed: of weights, sampling and noise
         :param unfinished: what to do with an unfinished run of that name: "refuse", "resume" or "restart"

@@ -28,7 +28,7 @@ class TrainingSettings:
     :param name: of the new prior: letters, digits, dots, dashes and underscores
     :param organs: names of segments
     :param modality: of all volumes; None goes by DICOM, else by the values
-    :param start: name of a prior to begin from
+    :param start: name of a prior to begin from; "none" begins anew, None takes the bundled one where it fits
     :param iterations: ends the training if it is reached before the minutes; None sets no such limit
     :param unfinished: what to do with an unfinished run of the same name: "refuse", "resume" or "restart"
     :param replace: whether a prior of the same name is replaced once the new one is complete

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import BENCHMARKS, ORGANS, RUNS
-from protocols import CLEAN_BACKBONE
+from common import ORGANS, RUNS
+from protocols import CLEAN_BACKBONE, CLEAN_PRIOR
 
 from DiffuSAMLib.interrupts import terminated_as_interrupt
 from DiffuSAMLib.prior import Prior, PriorConfig
@@ -23,7 +23,6 @@ from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
 from DiffuSAMLib.weights import load_backbone, save_prior
 
-CLEAN_PRIOR = BENCHMARKS / "weights" / "clean-prior.safetensors"
 ABDOMENS = 120
 
 

@@ -29,7 +29,7 @@ def main() -> None:
     )
     add_job_options(parser)
     parser.add_argument("--prior", help="take this prior as it is (default for C: the bundled one)")
-    parser.add_argument("--start", help="begin trainings with the weights of this prior")
+    parser.add_argument("--start", help="none, or the prior that trainings begin with")
     parser.add_argument("--recipe", default="compact", help="name or file of the recipe (default: compact)")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"))
     parser.add_argument(

@@ -23,7 +23,7 @@ from DiffuSAMLib.segmenter import SegmentOptions
 from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
-from DiffuSAMLib.warm_start import begin_with
+from DiffuSAMLib.warm_start import begin_with, earlier_prior
 from DiffuSAMLib.weights import LoadedPrior, load_prior, prior_path, save_prior
 
 # So many that the time always ends a training: every method gets the same.
@@ -41,7 +41,7 @@ class PriorRow:
         options: How to segment.
         split: Another split than the protocol's, with the draw's number to be filled in.
         adapt_minutes: How long the backbone is adapted to the training cases first; 0 keeps it frozen.
-        start: Name or file of the prior whose weights a training begins with; None begins anew.
+        start: What a training begins with instead of the protocol's prior: "none", or the file of a prior.
     """
 
     method: str
@@ -50,7 +50,7 @@ class PriorRow:
     options: SegmentOptions = field(default_factory=SegmentOptions)
     split: str | None = None
     adapt_minutes: float = 0.0
-    start: str | Path | None = None
+    start: str | None = None
 
 
 def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | None = None) -> bool:
@@ -71,6 +71,7 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
     backbone = job.backbone() if prior is None else None
     recipe = row_recipe(recipe, row, job)
     weights: dict[str, Any]
+    start = "none"
     if prior is not None:
         weights = {"prior_sha256": sha256_of(prior_path(prior))}
     else:
@@ -78,8 +79,9 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         weights = {"backbone_sha256": backbone.sha256, "recipe": recipe.to_dict()}
         if row.adapt_minutes:
             weights["adapt_minutes"] = row.adapt_minutes
-        if row.start is not None:
-            weights["start_sha256"] = sha256_of(prior_path(row.start))
+        # An adapted backbone is another than the one that the protocol's prior was made for.
+        start = "none" if row.adapt_minutes else row.start or job.start
+        weights["start_sha256"] = start_sha256(start)
     unit = Unit(job, row.method, {**weights, "options": asdict(row.options)})
 
     def work() -> tuple[Evaluation, Mapping[str, Any]]:
@@ -88,7 +90,7 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         else:
             adapted = adapted_job(job, row.adapt_minutes) if row.adapt_minutes else job
             loaded = load_prior(
-                trained_prior(adapted, recipe, start=row.start), backbone_path=adapted.backbone_file
+                trained_prior(adapted, recipe, start=start), backbone_path=adapted.backbone_file
             )
         return evaluate(loaded, job.evaluated_cases(), options=row.options), record_of(loaded)
 
@@ -97,7 +99,13 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
 
 def row_recipe(recipe: Recipe, row: PriorRow, job: Job) -> Recipe:
     """The recipe with the row's changes, the job's time, and the draw as the seed."""
-    budget = {"training.minutes": job.minutes, "training.iterations": NO_LIMIT, "training.seed": job.draw}
+    budget = {
+        "training.minutes": job.minutes,
+        "training.iterations": NO_LIMIT,
+        "training.seed": job.draw,
+        # Said beside the recipe, as a hash: the recipe has the name of a file.
+        "start": "none",
+    }
     # Nothing is held out: three volumes are few enough.
     return recipe.with_settings({**budget, "validation.held_out": "none", **row.changes})
 
@@ -116,7 +124,12 @@ def record_of(loaded: LoadedPrior) -> dict[str, Any]:
     }
 
 
-def trained_prior(job: Job, recipe: Recipe, *, start: str | Path | None = None) -> Path:
+def start_sha256(start: str) -> str | None:
+    """Of what a training begins with; None begins anew."""
+    return None if start == "none" else sha256_of(prior_path(start))
+
+
+def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     """The prior of a recipe on the training cases of a draw, trained now unless it is there.
 
     Protocols with the same training cases share it, so that B takes A's priors unchanged. An interrupted training is
@@ -130,9 +143,8 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str | Path | None = None) 
         "organs": organs,
         "backbone_sha256": loaded.sha256,
         "recipe": recipe.to_dict(),
+        "start_sha256": start_sha256(start),
     }
-    if start is not None:
-        settings["start_sha256"] = sha256_of(prior_path(start))
     path = RUNS / "priors" / f"prior_{len(cases)}_volumes_{fingerprint(settings)[:16]}.safetensors"
     if path.exists():
         return path
@@ -151,9 +163,8 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str | Path | None = None) 
     )
     prior = Prior(config)
     seen = set(settings["cases"])
-    if start is not None:
-        earlier = load_prior(start, backbone_path=job.backbone_file)
-        begin_with(prior, earlier, loaded)
+    if earlier := earlier_prior(start, loaded, config):
+        begin_with(prior, earlier)
         seen.update(earlier.header.training.get("cases", ()))
     training = PriorTraining(
         prior,
@@ -173,6 +184,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str | Path | None = None) 
         licence="As the training data",
         training={
             "cases": sorted(seen),
+            "started_from": None if earlier is None else {"sha256": earlier.sha256},
             "recipe": recipe.to_dict(),
             "iterations": training.iteration,
             "minutes": round(training.seconds / 60, 1),

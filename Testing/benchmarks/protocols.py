@@ -18,6 +18,7 @@ from DiffuSAMLib.weights import LoadedBackbone, load_backbone
 
 Part = Literal["development", "test"]
 CLEAN_BACKBONE = BENCHMARKS / "weights" / "clean-backbone.safetensors"
+CLEAN_PRIOR = BENCHMARKS / "weights" / "clean-prior.safetensors"
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ class Job:
         if self.backbone_path is not None:
             return self.backbone_path
         return CLEAN_BACKBONE if self.protocol.backbone == "clean" else locate("compact")
+
+    @property
+    def start(self) -> str:
+        """The prior that trainings begin with: made for the protocol's backbone, from nothing it may not have seen."""
+        return str(CLEAN_PRIOR) if self.protocol.backbone == "clean" else "abdomen"
 
     def backbone(self) -> LoadedBackbone:
         """The frozen backbone.
