@@ -50,6 +50,7 @@ INFERENCE = (
 )
 # Each of these is a training of its own.
 TRAINING = (
+    PriorRow("anew", "begun with random weights", start="none"),
     PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
     PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
     PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),

@@ -1,6 +1,6 @@
 """Trains the prior that few-shot trainings on the clean backbone begin with: on procedural abdomens alone.
 
-    python Testing/benchmarks/clean_prior.py --minutes 45
+    python Testing/benchmarks/clean_prior.py --minutes 60
 
 It has seen no image of a patient. A run that was stopped goes on.
 """
@@ -21,6 +21,7 @@ from DiffuSAMLib.recipe import Recipe
 from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
+from DiffuSAMLib.warm_start import begin_with, earlier_prior
 from DiffuSAMLib.weights import load_backbone, save_prior
 
 ABDOMENS = 120
@@ -30,9 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=45.0, help="of training (default: 45)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training (default: 60)")
+    parser.add_argument("--start", default="none", help="prior to go on from (default: none)")
     parser.add_argument("-o", "--output", type=Path, default=CLEAN_PRIOR)
     arguments = parser.parse_args()
+    if arguments.output.exists():
+        print(f"{arguments.output} is there already.")
+        return
     recipe = Recipe().with_settings({"training.minutes": arguments.minutes, "training.iterations": 1_000_000})
     loaded = load_backbone("compact", path=CLEAN_BACKBONE)
     network = loaded.backbone
@@ -41,8 +46,12 @@ def main() -> None:
         network, ORGANS, width=recipe.width, condition_width=recipe.condition_width
     )
     stacks = procedural_stacks(ABDOMENS, organs=ORGANS, size=network.image_size)
+    prior = Prior(config)
+    earlier = earlier_prior(arguments.start, loaded, config)
+    if earlier is not None:
+        begin_with(prior, earlier)
     training = PriorTraining(
-        Prior(config),
+        prior,
         network,
         SliceSampler(StackPool(stacks), recipe.training, context=network.slice_context),
         config=recipe.training,
@@ -61,6 +70,7 @@ def main() -> None:
         training={
             "cases": [],
             "procedural_abdomens": ABDOMENS,
+            "started_from": None if earlier is None else earlier.header.training,
             "recipe": recipe.to_dict(),
             "iterations": training.iteration,
             "minutes": round(training.seconds / 60, 1),

@@ -28,7 +28,8 @@ class Idea:
     kept: bool
 
 
-# The rough masks are in the history, from commit e220ae9 to 683aa69; priors and backbones are not.
+# The rough masks are in the history, from commit e220ae9 to 683aa69; priors and backbones are not, nor is the code of
+# the neighbours' memories.
 IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once", "D", "uses1", "uses6", True
@@ -37,8 +38,8 @@ IDEAS = (
         Idea(
             "A guided filter at the image's own resolution, in CT no fat in solid organs",
             protocol,
-            "no_refine",
-            "diffusam",
+            "anew_no_refine",
+            "anew",
             True,
         )
         for protocol in ("A", "B", "D")
@@ -47,11 +48,38 @@ IDEAS = (
         Idea(
             "An hour more of pretraining, half of it on memories of rough masks",
             protocol,
-            "diffusam",
+            "anew",
             "rough_masks",
             False,
         )
         for protocol in ("A", "B", "D")
+    ),
+    *(
+        Idea(
+            "Training begins with a prior of 35 minutes on procedural abdomens, not with random weights",
+            protocol,
+            "anew",
+            "started",
+            True,
+        )
+        for protocol in ("A", "B")
+    ),
+    *(
+        Idea("The same with 71 minutes on procedural abdomens", protocol, "started", "diffusam", True)
+        for protocol in ("A", "B")
+    ),
+    Idea("Training begins with the bundled prior of the abdomen", "D", "anew_minutes15", "minutes15", True),
+    Idea("The same", "D", "anew", "diffusam", True),
+    *(
+        Idea(
+            "Half of the masks are learnt from the generated memory and one like a neighbour's (of the true mask, "
+            "grown, shrunk or moved), as equation 3 decodes them",
+            protocol,
+            before,
+            after,
+            False,
+        )
+        for protocol, before, after in (("A", "started", "neighbours"), ("D", "minutes15", "neighbours15"))
     ),
 )
 

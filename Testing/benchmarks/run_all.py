@@ -58,13 +58,19 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=20.0, help="of each training (default: 20)")
     parser.add_argument(
-        "--backbone-minutes", type=float, default=240.0, help="of the clean backbone (default: 240)"
+        "--clean-minutes",
+        type=float,
+        default=240.0,
+        help="of the clean backbone, and of the clean prior (default: 240)",
     )
     parser.add_argument("--part", choices=("development", "test"), default="development")
     parser.add_argument("--list", action="store_true", help="only print the commands")
     arguments = parser.parse_args()
-    backbone = ["clean_backbone.py", "--minutes", f"{arguments.backbone_minutes:g}"]
-    for command in (backbone, *commands(arguments.minutes, arguments.part), ["tables.py"]):
+    clean = [
+        [script, "--minutes", f"{arguments.clean_minutes:g}"]
+        for script in ("clean_backbone.py", "clean_prior.py")
+    ]
+    for command in (*clean, *commands(arguments.minutes, arguments.part), ["tables.py"]):
         print(" ".join(["python", f"Testing/benchmarks/{command[0]}", *command[1:]]), flush=True)
         if not arguments.list:
             subprocess.run([sys.executable, str(BENCHMARKS / command[0]), *command[1:]], check=True)

@@ -28,6 +28,9 @@ What to know before these figures are compared with others:
   it has seen neither BTCV nor CHAOS (procedural abdomens, 40 hippocampus MR, two small automatically labelled CT);
   in C and D it is the bundled one. Every result's JSON names the cases that its weights have seen, and scoring one
   of them is refused.
+- *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen procedural
+  abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. A row shows
+  the same begun with random weights; the peers begin so too.
 - *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
   where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
   of BTCV end 45 mm beyond the organs.
@@ -38,6 +41,8 @@ What to know before these figures are compared with others:
   scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points from the truth
   tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
   small discs.
+- *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
+  network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere.
 - *nnU-Net was cut*: its smallest recipe trains 250 000 steps of 3D patches, 9 hours on an A100 by its own
   documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it
   would have shown a few hundred steps and been no fair peer.
