@@ -69,25 +69,25 @@ def begin_with(prior: Prior, earlier: EarlierPrior) -> None:
     for name, value in earlier.tensors.items():
         if name in state and state[name].shape == value.shape and not name.startswith(ORGAN_WEIGHTS):
             state[name].copy_(value)
-    wide = prior.config.condition_width[0]
-    if PriorConfig.from_dict(earlier.header.config).condition_width[0] == wide:
-        _copy_organs(state, prior.config.organs, earlier, wide=wide)
+    _copy_organs(state, prior.config, earlier)
 
 
-def _copy_organs(
-    state: Mapping[str, Tensor], organs: Sequence[str], earlier: EarlierPrior, *, wide: int
-) -> None:
-    """Copies what belongs to the organs that both know."""
+def _copy_organs(state: Mapping[str, Tensor], config: PriorConfig, earlier: EarlierPrior) -> None:
+    """Copies what belongs to the organs that both know, where both are equally wide."""
+    organs, wide = config.organs, config.condition_width[0]
+    same_condition = PriorConfig.from_dict(earlier.header.config).condition_width[0] == wide
     names = [label.name for label in earlier.header.labels]
     shared = [organ for organ in organs if organ in names]
     mine, theirs = ([known.index(organ) for organ in shared] for known in (organs, names))
-    for name in state:
-        if name == "presence_head.weight":
+    for name, weights in state.items():
+        if name == "presence_head.weight" and same_condition:
             inputs = (_presence_inputs(mine, len(organs), wide), _presence_inputs(theirs, len(names), wide))
-            state[name][np.ix_(mine, inputs[0])] = earlier.tensors[name][np.ix_(theirs, inputs[1])].float()
+            taken = earlier.tensors[name][np.ix_(theirs, inputs[1])]
+            weights[np.ix_(mine, inputs[0])] = taken.to(weights)
         elif name.startswith(ORGAN_WEIGHTS):
-            rows = _by_organ(state[name], len(organs))
-            rows[mine] = _by_organ(earlier.tensors[name], len(names))[theirs].float()
+            rows, others = _by_organ(weights, len(organs)), _by_organ(earlier.tensors[name], len(names))
+            if rows.shape[1:] == others.shape[1:]:
+                rows[mine] = others[theirs].to(rows)
 
 
 def _by_organ(weights: Tensor, organs: int) -> Tensor:

@@ -29,6 +29,7 @@ from module_host import (
     transform_node,
 )
 
+from DiffuSAMLib.prior_files import read_header
 from DiffuSAMLib.procedural import make_abdomen
 
 pytest_plugins = ["slicer_host.fixtures"]
@@ -308,6 +309,7 @@ def trained(installed: Installed) -> Trained:
     nodes = fill_in(panel)
     panel._parameterNode.inputVolume = nodes[0][0]
     before = scene_nodes()
+    result.seen["start"] = ui.trainStartComboBox.currentText
     ui.trainButton.click()
     result.seen["choices"] = ui.trainChoices.enabled
     result.seen["keep at first"] = ui.keepTrainingButton.enabled
@@ -323,6 +325,9 @@ def trained(installed: Installed) -> Trained:
     result.seen["new nodes"] = {node.GetClassName() for node in new}
     result.left = installed.leftovers()
     result.prior = panel._parameterNode.prior
+    result.seen["started from"] = read_header(priors_folder() / f"{MINE}.safetensors").training[
+        "started_from"
+    ]
     result.shown = ui.priorCardLabel.text
     result.starts = [ui.trainStartComboBox.itemText(row) for row in range(ui.trainStartComboBox.count)]
     result.refused = refused(lambda: panel.logic.train(nodes, name=MINE))
@@ -347,6 +352,11 @@ def test_stop_and_keep_gives_a_prior_that_segments(trained: Trained) -> None:
     assert trained.left == []
     assert "already" in trained.refused
     assert len(trained.starts) == 3
+
+
+def test_a_training_continues_the_bundled_prior(trained: Trained) -> None:
+    assert trained.seen["start"].startswith("Abdomen")
+    assert "chaos_01" in trained.seen["started from"]["training"]["cases"]
 
 
 def test_curves_grow_while_it_trains(trained: Trained) -> None:

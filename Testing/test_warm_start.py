@@ -69,6 +69,22 @@ def test_a_new_organ_begins_with_weights_of_its_own(bundled: LoadedBackbone) -> 
         assert torch.equal(value, before[name]) == name.startswith(ORGAN_WEIGHTS), name
 
 
+def test_of_a_prior_of_another_shape_what_fits_is_taken(bundled: LoadedBackbone) -> None:
+    config = config_of(bundled, *reversed(ABDOMEN), width=(16, 32), condition_width=(80, 128))
+    earlier = earlier_prior("abdomen", bundled, config)
+    assert earlier is not None
+    prior = Prior(config)
+    before = {name: value.clone() for name, value in prior.state_dict().items()}
+    begin_with(prior, earlier)
+    after = prior.state_dict()
+    assert torch.equal(after["project.weight"], earlier.tensors["project.weight"].float())
+    assert torch.equal(
+        after["outline_head.weight"][:16], earlier.tensors["outline_head.weight"][-16:].float()
+    )
+    embedding = "denoiser.class_embedding.weight"
+    assert torch.equal(after[embedding], before[embedding])
+
+
 def test_a_prior_of_another_backbone_is_refused(bundled: LoadedBackbone, tmp_path: Path) -> None:
     other = LoadedBackbone(bundled.backbone, "0" * 64, ())
     assert earlier_prior("auto", other, config_of(bundled, "pancreas")) is None
