@@ -65,7 +65,7 @@ IDEAS = (
         for protocol in ("A", "B")
     ),
     *(
-        Idea("The same with 71 minutes on procedural abdomens", protocol, "started", "diffusam", True)
+        Idea("The same with 36 minutes more on procedural abdomens", protocol, "started", "diffusam", True)
         for protocol in ("A", "B")
     ),
     Idea("Training begins with the bundled prior of the abdomen", "D", "anew_minutes15", "minutes15", True),
