@@ -169,7 +169,9 @@ def test_train_then_evaluate(data: Path, tmp_path: Path, capsys: pytest.CaptureF
     header = read_header(prior)
     assert header.title == "Two cases"
     assert header.licence == "CC0"
-    assert header.training["cases"] == ["first", "second"]
+    # It begins with the bundled prior; what that has seen counts as seen.
+    assert header.training["cases"] == ["first", "second", "seen_by_prior"]
+    assert header.training["started_from"]["training"]["cases"] == ["seen_by_prior"]
     assert header.training["iterations"] == 2
     assert header.modalities == ("CT", "MR")
     assert [label.name for label in header.labels] == list(ORGANS)
