@@ -22,16 +22,16 @@ from slicer.util import VTKObservationMixin
 
 from DiffuSAMSegmentLib.errors import SegmentationError, unforeseen
 from DiffuSAMSegmentLib.installer import Installer, missingPackages
+from DiffuSAMSegmentLib.modality_choice import ModalityChoice
 from DiffuSAMSegmentLib.models_dialog import ModelsDialog
 from DiffuSAMSegmentLib.panel_parts import OrganList, ResultTable, prepareLog
 from DiffuSAMSegmentLib.parameter_node import (
     Device,
     DiffuSAMSegmentParameterNode,
     Frames,
-    Modality,
     resetToDefaults,
 )
-from DiffuSAMSegmentLib.priors import MODALITIES, PriorCard, dicomModality, guessModality, priorCards
+from DiffuSAMSegmentLib.priors import PriorCard, priorCards
 from DiffuSAMSegmentLib.progress_text import RunProgress, timeText
 from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen, registerSampleData
 from DiffuSAMSegmentLib.segmentation_logic import SegmentationLogic
@@ -81,7 +81,6 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._cards: list[PriorCard] = []
-        self._guess: tuple[object, str] = (None, "")
         self._dialog = None
         self._updating = False
 
@@ -99,6 +98,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._installer = Installer(*requirements)
         self._organs = OrganList(self.ui.organList, self._onOrgansChanged)
         self._results = ResultTable(self.ui.resultTable)
+        self._modality = ModalityChoice(self.ui.modalityGuessLabel)
         prepareLog(self.ui.logText)
         calls = TrainSectionCalls(
             lambda: self._install(), self._appendLog, self._checkCanSegment, self._onTrained
@@ -183,7 +183,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         skipped = parameters.skippedOrgans
         organs = [name for name in self._card().organs if name not in skipped]
-        modality = self._modality()
+        modality = self._modality.of(parameters)
         self._progress = RunProgress()
         self._frame = (0, 1)
         self._showRunning()
@@ -300,7 +300,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.priorComboBox.currentIndex = names.index(card.name) if card is not None else -1
         self.ui.priorCardLabel.text = card.html() if card is not None else ""
         self._organs.show(card.organs if card is not None else (), self._parameterNode.skippedOrgans)
-        self._showModality()
+        self._modality.show(self._parameterNode, card)
         inSequence = browserOf(self._parameterNode.inputVolume) is not None
         self.ui.framesComboBox.visible = inSequence
         self.ui.framesLabel.visible = inSequence
@@ -342,35 +342,6 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _card(self) -> PriorCard | None:
         return next((card for card in self._cards if card.name == self._parameterNode.prior), None)
-
-    def _modality(self) -> str:
-        chosen = self._parameterNode.modality
-        return self._guessed() if chosen is Modality.AUTOMATIC else chosen.value
-
-    def _guessed(self) -> str:
-        volumeNode = self._parameterNode.inputVolume
-        if volumeNode is None or volumeNode.GetImageData() is None:
-            return ""
-        key = (volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
-        if self._guess[0] != key:
-            self._guess = (key, guessModality(volumeNode))
-        return self._guess[1]
-
-    def _showModality(self) -> None:
-        modality, card = self._modality(), self._card()
-        text = _("taken for {modality}").format(modality=modality) if modality else ""
-        if modality and card is not None and card.modalities and modality not in card.modalities:
-            text = _("{modality}, but the prior is for {others}").format(
-                modality=modality, others=", ".join(card.modalities)
-            )
-        tip = _("What Automatic takes the volume for.")
-        volumeNode = self._parameterNode.inputVolume
-        tagged = dicomModality(volumeNode) if volumeNode is not None else ""
-        if modality and tagged and tagged not in MODALITIES:
-            text = _("taken for {modality}, but DICOM says {tagged}").format(modality=modality, tagged=tagged)
-            tip = _("Priors know CT and MR only; in other images they may find nothing, or the wrong thing.")
-        self.ui.modalityGuessLabel.text = text
-        self.ui.modalityGuessLabel.toolTip = tip
 
     def _onOrgansChanged(self, skipped: list[str]) -> None:
         if self._parameterNode is not None:

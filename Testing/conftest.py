@@ -14,6 +14,8 @@ from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.sam2_network import SAM2_CONFIGS
 
+pytest_plugins = ["refusals"]
+
 
 @torch.no_grad()
 def fill_with_random_weights(network: nn.Module, *, seed: int) -> None:

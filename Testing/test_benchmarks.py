@@ -110,7 +110,7 @@ def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Cal
     """From data to the result's file, and not again; other settings measure anew."""
     draw = job(backbone_path=backbone_seeing("hippocampus_001"), minutes=0.0001)
     recipe = Recipe(width=(16, 16), condition_width=(16, 16), training=TrainingConfig(batch=1))
-    row = PriorRow("diffusam", "DiffuSAM", start="none")
+    row = PriorRow("diffusam", "DiffuSAM", start="none", procedural=1)
     assert measure_row(row, draw, recipe=recipe)
     path = workplace / "results" / "units" / "A" / "diffusam_draw1_development.json"
     content = json.loads(path.read_text())
@@ -118,6 +118,7 @@ def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Cal
     assert content["record"]["prior_cases"] == content["train"] == ["btcv_train"]
     assert content["record"]["backbone_cases"] == ["hippocampus_001"]
     assert content["settings"]["recipe"]["training"]["minutes"] == 0.0001
+    assert content["settings"]["recipe"]["procedural"] == 1
     assert str(workplace) not in path.read_text()
     (trained,) = (workplace / "runs" / "priors").glob("*")
     before = trained.stat().st_mtime_ns
@@ -125,7 +126,7 @@ def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Cal
     # Other options of segmenting take the same prior.
     from ablations import NO_3D
 
-    assert measure_row(replace(NO_3D, start="none"), draw, recipe=recipe)
+    assert measure_row(replace(NO_3D, start="none", procedural=1), draw, recipe=recipe)
     assert [trained] == list((workplace / "runs" / "priors").glob("*"))
     assert trained.stat().st_mtime_ns == before
 

@@ -50,7 +50,8 @@ INFERENCE = (
 )
 # Each of these is a training of its own.
 TRAINING = (
-    PriorRow("anew", "begun with random weights", start="none"),
+    PriorRow("no_procedural", "begun with the same prior, no procedural abdomens besides", procedural=0),
+    PriorRow("anew", "begun with random weights, no procedural abdomens", start="none", procedural=0),
     PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
     PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
     PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),

@@ -30,6 +30,9 @@ def main() -> None:
     add_job_options(parser)
     parser.add_argument("--prior", help="take this prior as it is (default for C: the bundled one)")
     parser.add_argument("--start", help="none, or the prior that trainings begin with")
+    parser.add_argument(
+        "--procedural", type=int, help="procedural abdomens besides the cases (default: the protocol's)"
+    )
     parser.add_argument("--recipe", default="compact", help="name or file of the recipe (default: compact)")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"))
     parser.add_argument(
@@ -44,7 +47,7 @@ def main() -> None:
     recipe = load_recipe(arguments.recipe).with_settings(
         {place: _value(value) for place, value in arguments.set}
     )
-    first = replace(DIFFUSAM, method=arguments.method, start=arguments.start)
+    first = replace(DIFFUSAM, method=arguments.method, start=arguments.start, procedural=arguments.procedural)
     with terminated_as_interrupt():
         for job in jobs(arguments):
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)

@@ -65,7 +65,17 @@ IDEAS = (
         for protocol in ("A", "B")
     ),
     *(
-        Idea("The same with 36 minutes more on procedural abdomens", protocol, "started", "diffusam", True)
+        Idea("The same with 36 minutes more on procedural abdomens", protocol, "started", "start_only", True)
+        for protocol in ("A", "B")
+    ),
+    *(
+        Idea(
+            "48 procedural abdomens besides the three volumes: almost half of the slices are theirs",
+            protocol,
+            "no_procedural",
+            "diffusam",
+            True,
+        )
         for protocol in ("A", "B")
     ),
     Idea("Training begins with the bundled prior of the abdomen", "D", "anew_minutes15", "minutes15", True),

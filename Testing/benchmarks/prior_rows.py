@@ -18,6 +18,7 @@ from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
 from DiffuSAMLib.pretrain import pretrain_backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.procedural_stacks import procedural_stacks
 from DiffuSAMLib.recipe import Recipe
 from DiffuSAMLib.segmenter import SegmentOptions
 from DiffuSAMLib.slice_sampler import SliceSampler
@@ -42,6 +43,7 @@ class PriorRow:
         split: Another split than the protocol's, with the draw's number to be filled in.
         adapt_minutes: How long the backbone is adapted to the training cases first; 0 keeps it frozen.
         start: What a training begins with instead of the protocol's prior: "none", or the file of a prior.
+        procedural: How many procedural abdomens a training has besides its cases; None takes the protocol's number.
     """
 
     method: str
@@ -51,6 +53,7 @@ class PriorRow:
     split: str | None = None
     adapt_minutes: float = 0.0
     start: str | None = None
+    procedural: int | None = None
 
 
 def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | None = None) -> bool:
@@ -98,8 +101,9 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
 
 
 def row_recipe(recipe: Recipe, row: PriorRow, job: Job) -> Recipe:
-    """The recipe with the row's changes, the job's time, and the draw as the seed."""
-    budget = {
+    """The recipe with the row's changes, the job's time and procedural abdomens, and the draw as the seed."""
+    given = {
+        "procedural": job.protocol.procedural if row.procedural is None else row.procedural,
         "training.minutes": job.minutes,
         "training.iterations": NO_LIMIT,
         "training.seed": job.draw,
@@ -107,7 +111,7 @@ def row_recipe(recipe: Recipe, row: PriorRow, job: Job) -> Recipe:
         "start": "none",
     }
     # Nothing is held out: three volumes are few enough.
-    return recipe.with_settings({**budget, "validation.held_out": "none", **row.changes})
+    return recipe.with_settings({**given, "validation.held_out": "none", **row.changes})
 
 
 def record_of(loaded: LoadedPrior) -> dict[str, Any]:
@@ -166,10 +170,11 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     if earlier := earlier_prior(start, loaded, config):
         begin_with(prior, earlier)
         seen.update(earlier.header.training.get("cases", ()))
+    made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size)
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(StackPool(stacks), recipe.training, context=network.slice_context),
+        SliceSampler(StackPool(stacks + made_up), recipe.training, context=network.slice_context),
         config=recipe.training,
         checkpoint=path.with_suffix(".training"),
     )

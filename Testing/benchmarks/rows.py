@@ -17,7 +17,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
-    "anew": ("DiffuSAM, prior begun with random weights", ("A", "B", "B-reverse", "D")),
+    "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse", "D")),
     "minutes15": ("DiffuSAM, 15 minutes", ("D",)),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
     "frozen_decoder": ("decoder on frozen features", ("A", "B", "B-reverse", "D")),
