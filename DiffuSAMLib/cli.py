@@ -14,7 +14,8 @@ from . import __version__
 from .data_options import add_data_options, cases_of, organ_names
 from .errors import DiffuSAMError, InputError
 from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminated_as_interrupt
-from .progress import JsonProgress, Progress, ProgressEvent, TerminalProgress
+from .models_command import add_models_options
+from .progress import JsonProgress, Progress, TerminalProgress
 from .train_command import add_train_options
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train_options(commands.add_parser("train", help="train a prior on labelled volumes"))
     _add_evaluate(commands)
     _add_demo(commands)
-    _add_models(commands)
+    add_models_options(commands.add_parser("models", help="list, download, import, export or remove weights"))
     _add_pretrain(commands)
     return parser
 
@@ -177,21 +178,6 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command = commands.add_parser("demo", help="segment the procedural abdomen, end to end, without network")
     command.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (default: demo)")
     command.set_defaults(run=_demo)
-
-
-def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("models", help="list, download, import, export or remove weights")
-    command.set_defaults(run=_models)
-    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="what there is, and where")
-    for action in ("download", "remove"):
-        actions.add_parser(action).add_argument("name")
-    importing = actions.add_parser("import", help="take a file that was downloaded elsewhere")
-    importing.add_argument("file", type=Path)
-    importing.add_argument("--name", help="of an imported prior (default: its own)")
-    exporting = actions.add_parser("export", help="copy a prior to a file, for another computer")
-    exporting.add_argument("name")
-    exporting.add_argument("file", type=Path)
 
 
 def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -352,31 +338,6 @@ def _demo(arguments: argparse.Namespace, progress: Progress) -> None:
     from .demo import run_demo
 
     print(run_demo(arguments.output, progress=progress))
-
-
-def _models(arguments: argparse.Namespace, progress: Progress) -> None:
-    from . import catalogue
-
-    if arguments.action == "list":
-        for weights in catalogue.list_weights():
-            entry = weights.entry
-            print(
-                f"{entry.name:20} {entry.kind:9} {weights.status:15} {entry.bytes / 1e6:6.0f} MB  {entry.licence}"
-            )
-        print(f"Cache folder: {catalogue.cache_folder()}")
-    elif arguments.action == "download":
-        print(
-            catalogue.fetch(
-                arguments.name, progress=lambda done, total: progress(ProgressEvent("download", done, total))
-            )
-        )
-    elif arguments.action == "import":
-        print(f"Imported as {catalogue.import_file(arguments.file, name=arguments.name).name}.")
-    elif arguments.action == "export":
-        print(catalogue.export_file(arguments.name, arguments.file))
-    else:
-        catalogue.remove(arguments.name)
-        print(f"Removed {arguments.name}.")
 
 
 def _pretrain(arguments: argparse.Namespace, progress: Progress) -> None:
