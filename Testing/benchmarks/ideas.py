@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from markdown_tables import number, table
 from rows import Summary
@@ -92,6 +94,41 @@ IDEAS = (
         for protocol, before, after in (("A", "started", "neighbours"), ("D", "minutes15", "neighbours15"))
     ),
 )
+
+
+# What the names in results/segmenting_ideas.json stand for. None is kept.
+SEGMENTING_IDEAS = {
+    "smooth": "presence smoothed over neighbouring slices",
+    "places": "slices seen at three places and sizes, averaged (three times the time)",
+    "contrasts": "slices seen with three contrasts, averaged (three times the time)",
+    "second_pass": "a second pass that attends to both neighbours of the first",
+    "second_pass_after_no_3d": "the same, after a first pass without 3D",
+    "outlines_remembered": "what is remembered of a slice is averaged with the condition's outlines",
+    "outlines_ahead": "the condition's outlines of the slice ahead are attended to as well",
+    "outlines_averaged": "the result is averaged with the condition's outlines",
+}
+
+
+def segmenting_table(content: Mapping[str, Any]) -> str:
+    """Mean Dice of segmenting as it is, and the points that each idea brings there.
+
+    Args:
+        content: Of results/segmenting_ideas.json.
+    """
+    runs = content["runs"]
+    rows = [["as it is", *(number(_mean_dice(run["ideas"]["base"])) for run in runs)]]
+    for name, title in SEGMENTING_IDEAS.items():
+        cells = []
+        for run in runs:
+            cases = run["ideas"].get(name)
+            points = 100 * (_mean_dice(cases) - _mean_dice(run["ideas"]["base"])) if cases else None
+            cells.append("not run" if points is None else f"{points:+.1f}")
+        rows.append([title, *cells])
+    return table(["idea", *(f"{run['protocol']} ({run['prior']})" for run in runs)], rows)
+
+
+def _mean_dice(cases: Mapping[str, Mapping[str, float]]) -> float:
+    return statistics.mean(value for organs in cases.values() for value in organs.values())
 
 
 def ideas_table(found: Mapping[tuple[str, str], Summary]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ablation_tables import ablation_sections, groups
 from common import ORGANS, RESULTS
-from ideas import ideas_table
+from ideas import ideas_table, segmenting_table
 from markdown_tables import NOT_RUN, number, spread, table
 from protocols import PROTOCOLS
 from rows import METHODS, Summary, summaries
@@ -240,6 +240,7 @@ def training_speed(result: dict[str, Any]) -> str:
 
 
 SECTIONS = {
+    "segmenting_ideas": ("Ideas of segmenting, tried on priors as they are: none is kept", segmenting_table),
     "backbone_quality": ("Compact backbone: how well it carries a mask (Dice)", backbone_quality),
     "bundled_prior": ("Bundled prior on the development cases (whole volumes)", prior_scores),
     "demo_seeds": ("Bundled prior on procedural abdomens that no training saw", demo_seeds),
