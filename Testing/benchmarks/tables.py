@@ -29,20 +29,22 @@ What to know before these figures are compared with others:
   in C and D it is the bundled one. Every result's JSON names the cases that its weights have seen, and scoring one
   of them is refused.
 - *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen procedural
-  abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. A row shows
-  the same begun with random weights; the peers begin so too.
+  abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. In A, B and
+  B-reverse almost half of the slices that it then learns from are of 48 procedural abdomens, as in the bundled
+  prior's own training. Rows show what both bring; the peers begin with random weights and learn from the cases alone.
 - *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
   where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
   of BTCV end 45 mm beyond the organs.
 - *Development cases* were used to choose between variants; the test part, where it was run, was not.
-- *Peers* were trained on the same volumes for the same time on the same computer, with DiffuSAM's own augmentation unless
-  the row says otherwise, and go through the same refinement and clean-up. They are re-implementations in the manner of
-  their papers, on this backbone, not the authors' code. DPL and DFG adapt to the images of the target cases that are not
-  scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points from the truth
-  tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
-  small discs.
+- *Peers* were trained on the same volumes with DiffuSAM's own augmentation unless the row says otherwise, for the minutes
+  that stand beside them: 15, as DiffuSAM begun with random weights; the first row of A and B has 30. All go through the
+  same refinement and clean-up. Peers are re-implementations in the manner of their papers, on this backbone, not the
+  authors' code. DPL and DFG adapt to the images of the target cases that are not scored, for a quarter of the time on
+  top; so does the adapted backbone for minutes of its own. Points from the truth tell a method in which slices an organ
+  is; the compact backbone, pretrained without points, gets them as memories of small discs.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
-  network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere.
+  network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere. The
+  computers were not all equally fast; the number of steps is in each JSON.
 - *nnU-Net was cut*: its smallest recipe trains 250 000 steps of 3D patches, 9 hours on an A100 by its own
   documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it
   would have shown a few hundred steps and been no fair peer.
