@@ -22,14 +22,19 @@ CHUNK = 8
 class EncodedVolume:
     """The image features of a volume, kept so that other organs need no second encoding.
 
+    Args:
+        volume: CT or MR, on any grid.
+        backbone: Encodes its slices.
+        gamma: Exponent of the intensities scaled to 0..1.
+
     Attributes:
         order: Between the input's axes and the canonical axial stack.
         grid: Between the stack and the square slices.
         store: Features by slice number, on disk.
     """
 
-    def __init__(self, volume: Volume, backbone: Backbone) -> None:
-        self.volume = volume
+    def __init__(self, volume: Volume, backbone: Backbone, *, gamma: float = 1.0) -> None:
+        self.volume, self.gamma = volume, gamma
         self.order: AxisOrder = to_canonical(volume.geometry)
         self.grid = SliceGrid.fit(self.order.geometry, backbone.image_size)
         side = backbone.image_size // 4
@@ -75,6 +80,8 @@ class EncodedVolume:
         first = max(0, numbers.start - context)
         part = np.ascontiguousarray(stack[first : numbers.stop + context])
         squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
+        if self.gamma != 1:
+            squares = squares.clamp(0, 1) ** self.gamma
         inner = torch.arange(numbers.start - first, numbers.stop - first)
         images = as_channels(squares, inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))

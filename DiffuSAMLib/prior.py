@@ -36,6 +36,10 @@ class PriorConfig:
         training_steps: Length of the noise schedule.
         in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
         solid: Those labels to which neither fat nor gas belongs in most CT training cases.
+        mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
+
+    Raises:
+        ValueError: The exponent is not above 0.
     """
 
     organs: tuple[str, ...]
@@ -47,6 +51,11 @@ class PriorConfig:
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
     solid: tuple[str, ...] = ()
+    mr_gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mr_gamma < float("inf"):
+            raise ValueError(f"mr_gamma must be above 0, not {self.mr_gamma}")
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:

@@ -94,7 +94,7 @@ class _ReadImage:
     modality: str | None
     series: str | None
     encoded: EncodedVolume | None = None
-    backbone: tuple[str, int, str] | None = None
+    seen_by: tuple[str, int, str, float] | None = None
 
 
 class FileSegmenter:
@@ -210,11 +210,12 @@ class FileSegmenter:
         return self._loaded, self._segmenter
 
     def _encoded(self, image: _ReadImage, loaded: LoadedPrior, segmenter: Segmenter) -> EncodedVolume:
-        """The image's features, kept ones where backbone, slice size and device are the same."""
-        backbone = (loaded.backbone.sha256, segmenter.backbone.image_size, str(segmenter.device))
-        if image.encoded is None or image.backbone != backbone:
-            image.encoded = EncodedVolume(image.volume, segmenter.backbone)
-            image.backbone = backbone
+        """The image's features, kept ones where backbone, slice size, device and contrast are the same."""
+        gamma = segmenter.gamma(image.volume)
+        seen_by = (loaded.backbone.sha256, segmenter.backbone.image_size, str(segmenter.device), gamma)
+        if image.encoded is None or image.seen_by != seen_by:
+            image.encoded = EncodedVolume(image.volume, segmenter.backbone, gamma=gamma)
+            image.seen_by = seen_by
         return image.encoded
 
 

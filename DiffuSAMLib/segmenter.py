@@ -115,7 +115,7 @@ class Segmenter:
         Args:
             volume: Any grid, CT or MR.
             options: See there.
-            encoded: From an earlier call of `encode` on the same volume; None encodes.
+            encoded: Made for the same volume, backbone and `gamma`, for it keeps what is encoded; None makes one.
             progress: Called as stages advance.
             on_decoded: Called with (slice of the canonical stack, index of the organ, mask logits) as masks appear.
 
@@ -137,7 +137,7 @@ class Segmenter:
         with torch.no_grad(), autocast(self.device), _memory_errors(self.device):
             if encoded is None or not encoded.complete:
                 with timer("encode"):
-                    encoded = encoded or EncodedVolume(volume, self.backbone)
+                    encoded = encoded or EncodedVolume(volume, self.backbone, gamma=self.gamma(volume))
                     encoded.encode(_reporter(progress, "encode"))
             generated = TensorStore([(len(organs) * options.samples, *self.backbone.memory_shape)])
             with generated:
@@ -165,6 +165,10 @@ class Segmenter:
             organs=tuple(self.prior.config.organs[organ] for organ in organs),
             seconds=timer.seconds,
         )
+
+    def gamma(self, volume: Volume) -> float:
+        """The exponent of scaled intensities with which the prior wants to see a volume."""
+        return self.prior.config.mr_gamma if volume.modality == "MR" else 1.0
 
     def _cleaned(
         self, labels: np.ndarray, organs: list[int], spacing: tuple[float, float, float]

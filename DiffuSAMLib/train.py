@@ -20,6 +20,7 @@ from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
 from .label_traits import label_traits
 from .labelmaps import LabelMap
+from .mr_gamma import mr_gamma
 from .preflight import Finding, check_cases, organs_of, unified
 from .prior import Prior, PriorConfig
 from .prior_files import PriorHeader, read_header
@@ -229,6 +230,9 @@ def finish_training(
                 tuple(record.organs),
                 in_pieces=tuple(record.in_pieces),
                 solid=tuple(record.solid),
+                mr_gamma=mr_gamma(
+                    record.modalities, procedural=recipe.procedural, earlier_cases=record.earlier_cases
+                ),
             ),
             backbone=loaded,
             title=record.title,
@@ -305,7 +309,7 @@ def _read(
 
 
 def _prior_config(
-    recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...], **traits: tuple[str, ...]
+    recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...], **traits: Any
 ) -> PriorConfig:
     return PriorConfig.for_backbone(
         loaded.backbone,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from DiffuSAMLib.errors import InputError, OutputError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.progress import ProgressEvent
-from DiffuSAMLib.segment_file import SegmentRequest, label_values, segment_file
+from DiffuSAMLib.segment_file import FileSegmenter, SegmentRequest, label_values, segment_file
 from DiffuSAMLib.segmenter import Segmenter, SegmentOptions
 from DiffuSAMLib.volumes import read_volume
 
@@ -120,6 +121,25 @@ def test_label_values_come_from_the_header(installation: Installation) -> None:
 def test_a_modality_that_is_given_is_used(image: Path, out: Path) -> None:
     report = segment_file(SegmentRequest(image, out / "labels.mha", device="cpu", modality="MR"))
     assert report.inputs[0].modality == "MR"
+
+
+def test_features_are_used_again_only_for_priors_that_see_the_image_alike(image: Path, out: Path) -> None:
+    """One that wants MR darker than the prior before it gets features of its own; CT is the same for both."""
+    segmenter = FileSegmenter()
+
+    def encoding(modality: str) -> float:
+        request = SegmentRequest(image, out / "labels.mha", device="cpu", modality=modality)
+        return segmenter.segment(request).timings["encode"]
+
+    for modality, anew in (("CT", False), ("MR", True)):
+        assert encoding(modality) > 0
+        assert encoding(modality) == 0
+        assert segmenter._loaded is not None
+        prior = segmenter._loaded.prior
+        before = prior.config
+        prior.config = replace(before, mr_gamma=1.25)
+        assert (encoding(modality) > 0) == anew
+        prior.config = before
 
 
 def test_two_files_of_one_name_are_refused(image: Path, out: Path) -> None:

@@ -16,6 +16,7 @@ from DiffuSAMLib.datasets import load_stack
 from DiffuSAMLib.evaluation import Evaluation, evaluate
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
+from DiffuSAMLib.mr_gamma import mr_gamma
 from DiffuSAMLib.pretrain import pretrain_backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.procedural_stacks import procedural_stacks
@@ -166,10 +167,10 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
         **label_traits(stacks, organs),
     )
     prior = Prior(config)
-    seen = set(settings["cases"])
+    earlier_cases: tuple[str, ...] = ()
     if earlier := earlier_prior(start, loaded, config):
         begin_with(prior, earlier)
-        seen.update(earlier.header.training.get("cases", ()))
+        earlier_cases = tuple(earlier.header.training.get("cases", ()))
     made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size)
     training = PriorTraining(
         prior,
@@ -179,16 +180,18 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
         checkpoint=path.with_suffix(".training"),
     )
     averaged = training.run()
+    modalities = sorted({stack.modality for stack in stacks})
+    gamma = mr_gamma(modalities, procedural=recipe.procedural, earlier_cases=earlier_cases)
     save_prior(
         path,
         averaged,
-        config=config,
+        config=replace(config, mr_gamma=gamma),
         backbone=loaded,
         title=", ".join(organs),
-        modalities=sorted({stack.modality for stack in stacks}),
+        modalities=modalities,
         licence="As the training data",
         training={
-            "cases": sorted(seen),
+            "cases": sorted({*settings["cases"], *earlier_cases}),
             "started_from": None if earlier is None else {"sha256": earlier.sha256},
             "recipe": recipe.to_dict(),
             "iterations": training.iteration,
