@@ -99,7 +99,7 @@ class Recipe:
     The defaults are the recipe "compact", tuned for the bundled backbone and few volumes.
 
     Attributes:
-        name: Of the recipe it began as: "compact", "paper", or a name of the user's own.
+        name: Of the recipe it began as: "compact", "one-modality", "paper", or a name of the user's own.
         backbone: Name of the frozen backbone.
         image_size: Side of the slices in pixels.
         kind: "diffusion", or "regression" for the control without noise.
@@ -241,7 +241,15 @@ PAPER = Recipe(
 )
 """What arXiv 2604.24719 states; where it is silent (augmentation, averaging, presence), our own settings."""
 
-RECIPES = {"compact": Recipe(), "paper": PAPER}
+ONE_MODALITY = Recipe(
+    name="one-modality",
+    training=TrainingConfig(
+        intensity=IntensityAugmentation(cross_modality=0.1, organ_curves=0.0, strength=0.7)
+    ),
+)
+"""The compact recipe for priors that need not work in another modality than their cases'."""
+
+RECIPES = {"compact": Recipe(), "one-modality": ONE_MODALITY, "paper": PAPER}
 
 
 def default_recipe(backbone: str) -> Recipe:
@@ -266,7 +274,7 @@ def load_recipe(name: str | Path) -> Recipe:
     except OSError as error:
         raise InputError(
             f"The recipe {name} cannot be read ({error.strerror}).",
-            hint=f"Give {' or '.join(RECIPES)}, a JSON file, or a prior.",
+            hint=f"Give {', '.join(RECIPES)}, a JSON file, or a prior.",
         ) from error
     except ValueError as error:
         raise InputError(f"The recipe {name} is not JSON: {str(error).rstrip('.')}.") from error

@@ -74,7 +74,8 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
         "recipe", "Every setting is in the recipe; these options come before it."
     )
     recipe.add_argument(
-        "--config", help="compact, paper, a JSON file, or a prior (default: paper for sam2.1 backbones)"
+        "--config",
+        help="compact, one-modality, paper, a JSON file, or a prior (default: paper for sam2.1 backbones)",
     )
     recipe.add_argument(
         "--write-config", type=Path, metavar="FILE", help="write the recipe that would be used, and end"

@@ -30,6 +30,15 @@ def test_the_papers_settings_are_the_default_of_metas_backbones() -> None:
     assert default_recipe("compact") == Recipe()
 
 
+def test_the_recipe_for_one_modality_is_milder_and_else_the_same() -> None:
+    compact, milder = load_recipe("compact"), load_recipe("one-modality")
+    intensity, before = milder.training.intensity, compact.training.intensity
+    assert intensity.cross_modality < before.cross_modality
+    assert intensity.strength < before.strength
+    training = replace(milder.training, intensity=before)
+    assert replace(milder, name="compact", training=training) == compact
+
+
 def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     recipe = replace(
         PAPER,
@@ -118,7 +127,7 @@ def test_a_recipe_that_cannot_be_is_refused(content: Any, says: str) -> None:
 
 def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
-    with pytest.raises(InputError, match="Give compact or paper, a JSON file, or a prior"):
+    with pytest.raises(InputError, match="Give compact, one-modality, paper, a JSON file, or a prior"):
         load_recipe(path)
     path.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):

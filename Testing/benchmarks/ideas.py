@@ -75,10 +75,24 @@ IDEAS = (
             "48 procedural abdomens besides the three volumes: almost half of the slices are theirs",
             protocol,
             "no_procedural",
-            "diffusam",
+            after,
             True,
         )
-        for protocol in ("A", "B")
+        for protocol, after in (("A", "diffusam"), ("B", "plain_mr"))
+    ),
+    Idea(
+        "MR is shown a little darker (exponent 1.25) to a prior that knows MR from procedural abdomens alone",
+        "B",
+        "plain_mr",
+        "diffusam",
+        True,
+    ),
+    Idea(
+        "Milder changes of the intensities (the recipe one-modality)",
+        "D",
+        "minutes15_again",
+        "moderate15",
+        True,
     ),
     Idea("Training begins with the bundled prior of the abdomen", "D", "anew_minutes15", "minutes15", True),
     Idea("The same", "D", "anew", "diffusam", True),
