@@ -93,6 +93,11 @@ def refuse(capsys: pytest.CaptureFixture[str], out: Path) -> Refusal:
     return Refusal(capsys, out)
 
 
+def training_on(data: Path, output: Path) -> list[object]:
+    """The command that trains on `data`, up to what a test wants to be wrong."""
+    return ["train", "--images", data / "images", "--labels", data / "labels", "-o", output / "p.safetensors"]
+
+
 def write_image(path: Path, array: np.ndarray, *, vector: bool = False) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
 

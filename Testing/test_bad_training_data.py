@@ -13,7 +13,7 @@ import torch
 from cases import (
     LABEL_NAMES,
 )
-from refusals import Refusal, Trap, truncated, with_nan, write_image
+from refusals import Refusal, Trap, training_on, truncated, with_nan, write_image
 
 from DiffuSAMLib.cli import main
 
@@ -114,8 +114,7 @@ BAD_TRAININGS: list[tuple[list[str], str]] = [
 def test_a_training_that_cannot_be_is_refused(
     data: Path, refuse: Refusal, options: list[str], says: str
 ) -> None:
-    command = ["train", "--images", data / "images", "--labels", data / "labels"]
-    command += ["--label-names", LABEL_NAMES, "-o", refuse.out / "p.safetensors", "--image-size", 128]
+    command = [*training_on(data, refuse.out), "--label-names", LABEL_NAMES, "--image-size", 128]
     refuse(*command, *options, says=says)
 
 
@@ -171,16 +170,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_kept(
         checkpoint.write_bytes(b"half a run")
     else:
         torch.save({"prior": Trap(trap)} if kind == "pickled" else {"prior": {}}, checkpoint)
-    command = [
-        "train",
-        "--images",
-        data / "images",
-        "--labels",
-        data / "labels",
-        "--label-names",
-        LABEL_NAMES,
-    ]
-    command += ["-o", refuse.out / "p.safetensors", "--image-size", 128, "--device", "cpu"]
+    command = training_on(data, refuse.out)
+    command += ["--label-names", LABEL_NAMES, "--image-size", 128, "--device", "cpu"]
     refuse(*command, says="Go on with --resume")
     says = "other organs or another network" if kind == "other" else "no run that can be resumed"
     refuse(*command, "--resume", says=says)

@@ -15,7 +15,7 @@ from cases import (
     LABEL_NAMES,
     Installation,
 )
-from refusals import Refusal, Trap, tampered
+from refusals import Refusal, Trap, tampered, training_on
 from safetensors.torch import save_file
 
 from DiffuSAMLib.prior_files import HEADER_KEY
@@ -150,15 +150,7 @@ def test_a_bad_backbone_is_refused(
 
 
 def test_missing_sam21_weights_name_the_command_that_fetches_them(data: Path, refuse: Refusal) -> None:
-    command = [
-        "train",
-        "--images",
-        data / "images",
-        "--labels",
-        data / "labels",
-        "-o",
-        refuse.out / "p.safetensors",
-    ]
+    command = training_on(data, refuse.out)
     refuse(
         *command,
         "--label-names",
@@ -177,15 +169,7 @@ def test_damaged_sam21_weights_are_refused_and_never_run(
     cached.parent.mkdir(parents=True)
     trap = tmp_path / "sprung"
     torch.save({"model": {"weight": torch.zeros(50)} if damage == "truncated" else Trap(trap)}, cached)
-    command = [
-        "train",
-        "--images",
-        data / "images",
-        "--labels",
-        data / "labels",
-        "-o",
-        refuse.out / "p.safetensors",
-    ]
+    command = training_on(data, refuse.out)
     options = ["--label-names", LABEL_NAMES, "--backbone", "sam2.1_tiny"]
     refuse(*command, *options, says='are damaged. Run "diffusam models download sam2.1_tiny"')
     refuse("models", "import", cached, says="is not Meta's sam2.1_hiera_tiny.pt")
