@@ -147,4 +147,5 @@ def test_sample_data_offers_a_patient_that_never_lived(panel: Any) -> None:
         "ProceduralAbdomenCT",
         "ProceduralAbdomenMR",
         "CTLiver",
+        "MRAbdomen",
     ]

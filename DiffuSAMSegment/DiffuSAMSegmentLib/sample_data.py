@@ -9,6 +9,8 @@ from .library import addLibraryToPath
 
 CATEGORY = "DiffuSAM Segment"
 CT_LIVER_SHA256 = "e16eae0ae6fefa858c5c11e58f0f1bb81834d81b7102e021571056324ef6f37e"
+MR_ABDOMEN_URL = "https://raw.githubusercontent.com/wasserth/TotalSegmentator/v2.18.0/tests/reference_files/example_mr_sm.nii.gz"
+MR_ABDOMEN_SHA256 = "209b46efaff595dd54a9332872e17a722b62654bbb68dbd89acd5090701bbd4f"
 
 
 def registerSampleData(iconFolder: str) -> None:
@@ -37,6 +39,15 @@ def registerSampleData(iconFolder: str) -> None:
         fileNames="CTLiver.nrrd",
         nodeNames="CTLiver",
         checksums=f"SHA256:{CT_LIVER_SHA256}",
+    )
+    # An example of TotalSegmentator, Apache 2.0: T1-weighted, 20 slices of 3 mm.
+    register(
+        "MRAbdomen",
+        uris=MR_ABDOMEN_URL,
+        fileNames="MRAbdomen.nii.gz",
+        nodeNames="MRAbdomen",
+        thumbnailFileName=f"{iconFolder}/MRAbdomen.png",
+        checksums=f"SHA256:{MR_ABDOMEN_SHA256}",
     )
 
 
