@@ -22,9 +22,13 @@ from .procedural_canvas import (
     TISSUE,
     TISSUE_NAMES,
     Canvas,
+    grainy_noise,
     smooth_field,
+    soften,
     spline_basis,
 )
+from .procedural_ct import render_ct
+from .procedural_mr import Sequence, render_mr
 from .volumes import LabelMap, Modality, Volume
 
 __all__ = ["DEMO_SEED", "ORGAN_NAMES", "TISSUE", "TISSUE_NAMES", "Abdomen", "make_abdomen", "make_shapes"]
@@ -38,79 +42,6 @@ ORGAN_NAMES = {
 
 # The abdomen of the demo and of Sample Data: the first there is, not one that was chosen for its result.
 DEMO_SEED = 0
-
-# HU by contrast phase: none, arterial, portal venous, late.
-_CT_PHASES: dict[str, tuple[float, float, float, float]] = {
-    "muscle": (52, 56, 60, 60),
-    "heart": (42, 210, 145, 115),
-    "aorta": (42, 250, 160, 120),
-    "inferior vena cava": (42, 85, 140, 120),
-    "vessel": (42, 150, 155, 118),
-    "liver": (60, 72, 108, 98),
-    "liver vessel": (42, 95, 155, 118),
-    "liver lesion": (38, 48, 58, 62),
-    "spleen": (50, 115, 122, 102),
-    "kidney": (34, 165, 185, 160),
-    "kidney medulla": (32, 80, 155, 170),
-    "kidney sinus": (-15, 10, 30, 120),
-    "pancreas": (42, 95, 92, 76),
-    "stomach": (42, 70, 80, 70),
-    "bowel": (40, 80, 85, 72),
-    "esophagus": (38, 50, 60, 55),
-}
-_CT_FIXED: dict[str, float] = {
-    "air": -1000,
-    "skin": 15,
-    "body fat": -105,
-    "visceral fat": -102,
-    "bone": 430,
-    "bone marrow": 190,
-    "ribs": 420,
-    "intervertebral disc": 90,
-    "spinal canal": 28,
-    "lung": -850,
-    "gallbladder": 8,
-    "kidney cyst": 6,
-    "stomach content": 20,
-    "bowel content": 20,
-    "bowel gas": -900,
-    "table": 0,
-}
-# Relative T2 signal with fat suppression, 1 near the brightest tissue: mean and spread between patients.
-_MR: dict[str, tuple[float, float]] = {
-    "air": (0.0, 0.0),
-    "skin": (0.16, 0.04),
-    "body fat": (0.11, 0.05),
-    "visceral fat": (0.08, 0.04),
-    "muscle": (0.14, 0.03),
-    "bone": (0.05, 0.02),
-    "bone marrow": (0.16, 0.05),
-    "ribs": (0.06, 0.02),
-    "intervertebral disc": (0.32, 0.14),
-    "spinal canal": (1.05, 0.15),
-    "lung": (0.02, 0.01),
-    "heart": (0.12, 0.06),
-    "aorta": (0.10, 0.06),
-    "inferior vena cava": (0.12, 0.08),
-    "liver": (0.34, 0.06),
-    "liver vessel": (0.62, 0.2),
-    "liver lesion": (0.85, 0.2),
-    "gallbladder": (1.1, 0.2),
-    "spleen": (0.68, 0.10),
-    "kidney": (0.70, 0.09),
-    "kidney medulla": (0.82, 0.10),
-    "kidney sinus": (0.55, 0.25),
-    "kidney cyst": (1.15, 0.1),
-    "stomach": (0.4, 0.1),
-    "stomach content": (0.5, 0.3),
-    "bowel": (0.42, 0.1),
-    "bowel content": (0.5, 0.1),
-    "bowel gas": (0.02, 0.01),
-    "pancreas": (0.42, 0.1),
-    "vessel": (0.35, 0.25),
-    "esophagus": (0.35, 0.1),
-    "table": (0.0, 0.0),
-}
 
 
 @dataclass(frozen=True)
@@ -136,6 +67,7 @@ def make_abdomen(
     shape: tuple[int, int, int] = (48, 160, 160),
     spacing: tuple[float, float, float] = (2.0, 2.0, 5.0),
     appearance: Literal["natural", "random"] = "natural",
+    sequence: Sequence = "T2 fat-suppressed",
 ) -> Abdomen:
     """Make an abdomen: body, bones, organs, bowel and vessels, as a scanner might show them.
 
@@ -145,10 +77,11 @@ def make_abdomen(
 
     Args:
         seed: Which patient; 0 or more.
-        modality: "CT" in HU, or "MR" like fat-suppressed T2 in arbitrary units.
+        modality: "CT" in HU, or "MR" in arbitrary units.
         shape: Voxels along `(z, y, x)`.
         spacing: Millimetres along `(x, y, z)`.
         appearance: "natural", or "random" for a random intensity of every tissue.
+        sequence: Of an MR with natural appearance; fat is bright in "T2" and "T1".
 
     Raises:
         ValueError: The shape or the spacing is not positive.
@@ -167,9 +100,9 @@ def make_abdomen(
     if appearance == "random":
         array = _render_random(canvas, rng, modality)
     elif modality == "CT":
-        array = _render_ct(canvas, rng)
+        array = render_ct(canvas, rng)
     else:
-        array = _render_mr(canvas, rng)
+        array = render_mr(canvas, rng, sequence)
     matrix = np.diag([*spacing, 1.0])
     matrix[:3, 3] = [axis[0] for axis in axes[::-1]]
     geometry = Geometry((shape[0], shape[1], shape[2]), matrix)
@@ -178,86 +111,6 @@ def make_abdomen(
         labels=LabelMap(canvas.labels, geometry, dict(ORGAN_NAMES)),
         tissues=canvas.tissue,
     )
-
-
-def _soften(array: np.ndarray, spacing_sigma: tuple[float, float]) -> np.ndarray:
-    """A slight blur: `(sigma in plane, sigma across slices)` in voxels."""
-    for axis, sigma in ((2, spacing_sigma[0]), (1, spacing_sigma[0]), (0, spacing_sigma[1])):
-        array = ndimage.gaussian_filter1d(array, sigma, axis=axis, truncate=2.5)
-    return array
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> np.ndarray:
-    """Unit noise with a grain of about `grain` voxels in plane."""
-    noise = rng.standard_normal(shape, dtype=np.float32)
-    if grain > 0.2:
-        noise = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(noise, grain, axis=2), grain, axis=1)
-        noise /= noise.std()
-    return noise
-
-
-def _table_of(values: dict[str, float]) -> np.ndarray:
-    return np.array([values[TISSUE_NAMES[k]] for k in range(len(TISSUE_NAMES))], np.float32)
-
-
-def _render_ct(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """Hounsfield units: a contrast phase between the tabulated ones, texture, blur and noise."""
-    phase = float(rng.choice([0.0, 1.0, 2.0, 2.0, 2.0, 3.0])) + rng.uniform(-0.3, 0.3)
-    spread = rng.uniform(0.85, 1.15)
-    values = dict(_CT_FIXED)
-    for name, levels in _CT_PHASES.items():
-        values[name] = float(np.interp(phase, range(4), levels)) * spread + rng.normal(0, 4)
-    for name in ("bone", "bone marrow", "ribs"):
-        values[name] *= rng.uniform(0.75, 1.25)
-    values["table"] = rng.uniform(-600, 150)
-    values["liver"] -= 25 * (rng.random() < 0.12)
-    values["liver lesion"] = rng.choice([values["liver lesion"], 8.0])
-    table = _table_of(values)
-    array = table[canvas.tissue]
-    # Bowel and stomach content by each loop's own shade: water and food, or oral contrast.
-    contrast = rng.uniform(150, 320) if rng.random() < 0.5 else 30
-    content = (canvas.tissue == TISSUE["bowel content"]) | (canvas.tissue == TISSUE["stomach content"])
-    filled = np.clip(canvas.shade[content] - 0.45, 0, 1) / 0.55
-    array[content] += contrast * filled + 30 * (canvas.shade[content] - 0.5)
-    fine, coarse = smooth_field(rng, canvas.axes, 10), smooth_field(rng, canvas.axes, 45)
-    grain = _table_of(
-        {n: 0.0 if n == "air" else 5.0 for n in TISSUE_NAMES.values()}
-        | {"bone": 90.0, "bone marrow": 55.0, "ribs": 70.0, "lung": 25.0, "muscle": 9.0, "visceral fat": 7.0}
-        | {"bowel content": 28.0, "stomach content": 15.0, "heart": 8.0, "kidney sinus": 25.0, "table": 50.0}
-    )
-    array += grain[canvas.tissue] * (0.75 * fine + 0.4 * coarse)
-    lung = canvas.tissue == TISSUE["lung"]
-    array[lung] += 900 * np.clip(fine[lung] - 1.7, 0, 0.7)  # its vessels
-    array = _soften(array, (rng.uniform(0.4, 0.75), 0.25))
-    array += rng.uniform(6, 22) * _noise(rng, array.shape, rng.uniform(0, 0.8))
-    return np.maximum(array, -1024).astype(np.float32)
-
-
-def _render_mr(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """Fat-suppressed T2: a bias field from the coil, Rician noise and an arbitrary scale."""
-    values = {name: max(0.0, rng.normal(mean, spread)) for name, (mean, spread) in _MR.items()}
-    for name in ("spleen", "kidney"):
-        values[name] = max(values[name], values["liver"] + rng.uniform(0.12, 0.3))
-    array = _table_of(values)[canvas.tissue]
-    content = (canvas.tissue == TISSUE["bowel content"]) | (canvas.tissue == TISSUE["stomach content"])
-    array[content] += 0.9 * (canvas.shade[content] - 0.4)
-    fine, coarse = smooth_field(rng, canvas.axes, 9), smooth_field(rng, canvas.axes, 50)
-    array *= np.clip(1 + 0.09 * fine + 0.05 * coarse, 0.3, 2)
-    # Fat suppression fails in places, mostly low and at the side.
-    fatty = (canvas.tissue == TISSUE["body fat"]) | (canvas.tissue == TISSUE["visceral fat"])
-    failure = np.clip(smooth_field(rng, canvas.axes, 70) - rng.uniform(1.0, 2.2), 0, 1)
-    array += 0.35 * failure * fatty
-    array = _soften(np.maximum(array, 0), (rng.uniform(0.4, 0.8), 0.3))
-    array *= np.exp(rng.uniform(0.1, 0.3) * smooth_field(rng, canvas.axes, 130))
-    # The coil ends near the dome of the liver, and the depth of the body darkens.
-    top = rng.uniform(200, 250)
-    array *= (0.25 + 0.75 / (1 + np.exp((canvas.axes[0] - top) / rng.uniform(8, 20)))).astype(np.float32)[
-        :, None, None
-    ]
-    sigma = rng.uniform(0.015, 0.05)
-    real = array + sigma * _noise(rng, array.shape, 0.3)
-    imaginary = sigma * _noise(rng, array.shape, 0.3)
-    return (np.hypot(real, imaginary) * rng.uniform(500, 1500)).astype(np.float32)
 
 
 def _render_random(canvas: Canvas, rng: np.random.Generator, modality: Modality) -> np.ndarray:
@@ -270,9 +123,9 @@ def _render_random(canvas: Canvas, rng: np.random.Generator, modality: Modality)
     array = table[canvas.tissue] + 0.25 * rng.uniform(-1, 1) * canvas.shade
     array += rough[canvas.tissue] * smooth_field(rng, canvas.axes, rng.uniform(7, 14))
     array += rng.uniform(0, 0.08) * smooth_field(rng, canvas.axes, 50)
-    array = _soften(array, (rng.uniform(0.3, 1.0), 0.3))
+    array = soften(array, (rng.uniform(0.3, 1.0), 0.3))
     array *= np.exp(rng.uniform(0, 0.25) * smooth_field(rng, canvas.axes, 110))
-    array += rng.uniform(0.005, 0.08) * _noise(rng, array.shape, rng.uniform(0, 1))
+    array += rng.uniform(0.005, 0.08) * grainy_noise(rng, array.shape, rng.uniform(0, 1))
     if modality == "CT":
         return np.clip(400 * array - 150, -1024, 1500).astype(np.float32)
     return (np.clip(array, 0, 2) * rng.uniform(300, 1500)).astype(np.float32)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 
 Array = np.ndarray
 Box = tuple[slice, slice, slice]
@@ -231,3 +231,24 @@ class Canvas:
         if shade:
             self.shade[box][free] = shade
         return free
+
+
+def soften(array: np.ndarray, spacing_sigma: tuple[float, float]) -> np.ndarray:
+    """A slight blur: `(sigma in plane, sigma across slices)` in voxels."""
+    for axis, sigma in ((2, spacing_sigma[0]), (1, spacing_sigma[0]), (0, spacing_sigma[1])):
+        array = ndimage.gaussian_filter1d(array, sigma, axis=axis, truncate=2.5)
+    return array
+
+
+def grainy_noise(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> np.ndarray:
+    """Unit noise with a grain of about `grain` voxels in plane."""
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    if grain > 0.2:
+        noise = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(noise, grain, axis=2), grain, axis=1)
+        noise /= noise.std()
+    return noise
+
+
+def by_tissue(values: dict[str, float]) -> np.ndarray:
+    """Values by the name of a tissue as a table by its number."""
+    return np.array([values[TISSUE_NAMES[k]] for k in range(len(TISSUE_NAMES))], np.float32)

@@ -170,6 +170,17 @@ def test_mr_looks_like_fat_suppressed_t2():
         assert mean_of(abdomen, "air") < 0.5 * liver
 
 
+def test_fat_is_bright_in_t1_and_in_plain_t2():
+    for seed in SEEDS:
+        suppressed = make_abdomen(seed, modality="MR", **COARSE)
+        t2, t1 = (make_abdomen(seed, modality="MR", sequence=sequence, **COARSE) for sequence in ("T2", "T1"))
+        for abdomen in (t2, t1):
+            assert np.array_equal(abdomen.labels.array, suppressed.labels.array)
+            assert mean_of(abdomen, "visceral fat") > mean_of(abdomen, "muscle")
+        assert mean_of(t2, "spinal canal") > mean_of(t2, "liver")
+        assert mean_of(t1, "spinal canal") < mean_of(t1, "visceral fat")
+
+
 def test_random_appearance_keeps_the_shape_and_changes_the_contrast():
     order = set()
     for seed in range(6):
