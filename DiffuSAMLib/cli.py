@@ -157,6 +157,9 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
         "--no-3d", action="store_true", help="decode every slice by itself (the paper's ablation)"
     )
     command.add_argument(
+        "--axial-only", action="store_true", help="leave out the other planes of a prior that knows three"
+    )
+    command.add_argument(
         "--no-refine", action="store_true", help="leave outlines as the network draws them, and fat in organs"
     )
     command.add_argument("--no-clean", action="store_true", help="keep small pieces and holes")
@@ -367,6 +370,7 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         seed=arguments.seed,
         refine=not arguments.no_refine,
         clean=not arguments.no_clean,
+        axial_only=arguments.axial_only,
         propagation=PropagationConfig(three_d=not arguments.no_3d),
     )
 

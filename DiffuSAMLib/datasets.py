@@ -13,9 +13,9 @@ import torch
 
 from .case_pairs import case_name, pair_files
 from .errors import InputError
-from .geometry import to_canonical
 from .label_tables import label_table, names_in_file
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
+from .planes import Plane, to_plane
 from .slices import SliceGrid
 from .volumes import Volume, normalise, read_volume
 
@@ -155,9 +155,10 @@ def to_stack(
     name: str,
     organs: Sequence[str],
     size: int,
+    plane: Plane = "axial",
 ) -> LabelledStack:
     """A volume `(z, y, x)` and its labels on the same grid as training slices of `size` pixels."""
-    order = to_canonical(volume.geometry)
+    order = to_plane(volume.geometry, plane)
     grid = SliceGrid.fit(order.geometry, size)
     stack = torch.from_numpy(np.ascontiguousarray(order.apply(normalise(volume))))
     table = np.zeros(256, np.uint8)

@@ -1,4 +1,4 @@
-"""The image features of a volume, and how its slices lie in it."""
+"""The image features of a volume's slices, and how they lie in it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from .backbones import Backbone, ImageFeatures
-from .geometry import AxisOrder, to_canonical
+from .geometry import AxisOrder
 from .lanes import Lanes, even_parts
+from .planes import Plane, to_plane
 from .slices import SliceGrid, as_channels
 from .tensor_store import TensorStore
 from .volumes import Volume, intensity_window, scale_intensity
@@ -20,22 +21,22 @@ CHUNK = 8
 
 
 class EncodedVolume:
-    """The image features of a volume, kept so that other organs need no second encoding.
+    """The image features of a volume in one plane, kept so that other organs need no second encoding.
 
     Args:
         volume: CT or MR, on any grid.
         backbone: Encodes its slices.
-        gamma: Exponent of the intensities scaled to 0..1.
+        plane: Of the slices.
 
     Attributes:
-        order: Between the input's axes and the canonical axial stack.
+        order: Between the input's axes and the stack of slices.
         grid: Between the stack and the square slices.
         store: Features by slice number, on disk.
     """
 
-    def __init__(self, volume: Volume, backbone: Backbone, *, gamma: float = 1.0) -> None:
-        self.volume, self.gamma = volume, gamma
-        self.order: AxisOrder = to_canonical(volume.geometry)
+    def __init__(self, volume: Volume, backbone: Backbone, *, plane: Plane = "axial") -> None:
+        self.volume, self.plane = volume, plane
+        self.order: AxisOrder = to_plane(volume.geometry, plane)
         self.grid = SliceGrid.fit(self.order.geometry, backbone.image_size)
         side = backbone.image_size // 4
         fine, middle, coarse = backbone.feature_channels
@@ -80,8 +81,6 @@ class EncodedVolume:
         first = max(0, numbers.start - context)
         part = np.ascontiguousarray(stack[first : numbers.stop + context])
         squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
-        if self.gamma != 1:
-            squares = squares.clamp(0, 1) ** self.gamma
         inner = torch.arange(numbers.start - first, numbers.stop - first)
         images = as_channels(squares, inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,19 +27,30 @@ EDGE = 1e-3
 NOWHERE = 0.02
 
 
-def to_volume(
-    volume: Volume, order: AxisOrder, grid: SliceGrid, logits: np.ndarray, *, refine: bool
-) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class View:
+    """What was found in the slices of one plane.
+
+    Attributes:
+        order: Between the volume's axes and the stack of slices.
+        grid: Between the stack and the square slices.
+        logits: Over the whole squares, `(n, organs, k, k)`; `k = s / 4` is what the decoder gives.
+    """
+
+    order: AxisOrder
+    grid: SliceGrid
+    logits: np.ndarray
+
+
+def to_volume(volume: Volume, views: Sequence[View], *, refine: bool) -> tuple[np.ndarray, np.ndarray]:
     """Labels and confidence levels on the source grid.
 
     Logits, not labels, are resampled, and brought to the image's edges at the volume's own resolution; then the
-    largest of the organs and the background (0) wins.
+    largest of the organs and the background (0) wins. Of several views the mean probability counts.
 
     Args:
         volume: Whose grid and image these are.
-        order: Between its axes and the canonical stack.
-        grid: Between the stack and the square slices.
-        logits: Over the whole squares, `(n, organs, k, k)`; `k = s / 4` is what the decoder gives.
+        views: Of one plane or several, the axial one first.
         refine: Whether outlines follow the image's edges.
 
     Returns:
@@ -45,36 +58,69 @@ def to_volume(
     """
     labels = np.zeros(volume.geometry.shape, np.uint8)
     confidence = np.zeros_like(labels)
-    label_stack, confidence_stack = order.view(labels), order.view(confidence)
-    images = order.view(volume.array)
     window = intensity_window(volume)
+    first = views[0]
+    label_stack, confidence_stack = first.order.view(labels), first.order.view(confidence)
+
+    def choose(numbers: slice, scores: np.ndarray, *, probabilities: bool) -> None:
+        best = scores.max(axis=1)
+        # The filter may reach a little beyond 0 and 1.
+        certainty = np.maximum(best, 1 - best).clip(0.5, 1) if probabilities else expit(np.abs(best))
+        label_stack[numbers] = np.where(best > (0.5 if probabilities else 0), scores.argmax(axis=1) + 1, 0)
+        confidence_stack[numbers] = (certainty * 255).round()
+
+    if len(views) == 1:
+        _for_each_part(
+            len(first.logits),
+            lambda part: choose(part, _scores(volume, first, part, window, refine), probabilities=refine),
+        )
+        return labels, confidence
+    # Half precision: a long scan has several times as many of these as voxels.
+    mean = np.zeros((first.logits.shape[1], *volume.geometry.shape), np.float16)
+
+    def add(view: View, part: slice) -> None:
+        scores = _scores(volume, view, part, window, refine)
+        likely = scores if refine else expit(scores)
+        view.order.view(mean)[:, part] += likely.swapaxes(0, 1) / len(views)
+
+    for view in views:
+        _for_each_part(len(view.logits), partial(add, view))
+    stack = first.order.view(mean)
+    _for_each_part(
+        len(first.logits),
+        lambda part: choose(part, stack[:, part].swapaxes(0, 1).astype(np.float32), probabilities=True),
+    )
+    return labels, confidence
+
+
+def _for_each_part(count: int, work: Callable[[slice], None]) -> None:
+    """Does the work for a few slices at a time, on all cores."""
+
+    def done(numbers: range) -> Iterator[None]:
+        work(slice(numbers.start, numbers.stop))
+        yield None
+
+    lanes: Lanes[None] = Lanes(torch.device("cpu"))
+    parts = even_parts(count, most=CHUNK, lanes=lanes.count)
+    lanes.run((done(numbers) for numbers in parts), lambda _: None)
+
+
+def _scores(volume: Volume, view: View, part: slice, window: tuple[float, float], refine: bool) -> np.ndarray:
+    """Some slices at the volume's resolution, `(n, organs, rows, columns)`: refined probabilities, or else logits."""
+    grid = view.grid
+    scores = grid.from_slices(torch.from_numpy(view.logits[part].astype(np.float32))).numpy()
+    if not refine:
+        return scores
+    scores = expit(scores)
     # The same reach in millimetres both ways, whatever the shape of the pixels.
     by_rows, by_columns = (
         max(1, round(REACH * pixels / side * 4))
         for pixels, side in ((grid.rows, grid.height), (grid.columns, grid.width))
     )
-    radius = by_rows, by_columns
-
-    def resampled(numbers: range) -> Iterator[None]:
-        part = slice(numbers.start, numbers.stop)
-        maps = grid.from_slices(torch.from_numpy(logits[part].astype(np.float32)))
-        scores, least = maps.numpy(), 0.0
-        if refine:
-            scores, least = expit(scores), 0.5
-            guide = scale_intensity(images[part], *window)
-            for organ in range(scores.shape[1]):
-                _refine(guide, scores[:, organ], radius)
-        best = scores.max(axis=1)
-        # The filter may reach a little beyond 0 and 1.
-        certainty = np.maximum(best, 1 - best).clip(0.5, 1) if refine else expit(np.abs(best))
-        label_stack[part] = np.where(best > least, scores.argmax(axis=1) + 1, 0)
-        confidence_stack[part] = (certainty * 255).round()
-        yield None
-
-    lanes: Lanes[None] = Lanes(torch.device("cpu"))
-    parts = even_parts(len(logits), most=CHUNK, lanes=lanes.count)
-    lanes.run((resampled(numbers) for numbers in parts), lambda _: None)
-    return labels, confidence
+    guide = scale_intensity(view.order.view(volume.array)[part], *window)
+    for organ in range(scores.shape[1]):
+        _refine(guide, scores[:, organ], (by_rows, by_columns))
+    return scores
 
 
 def _refine(guide: np.ndarray, likely: np.ndarray, radius: tuple[int, int]) -> None:

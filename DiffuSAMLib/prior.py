@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures
 from .errors import InputError
+from .planes import AXIAL, PLANES, Plane
 
 # Names of the weights that belong to the organs of one prior start so.
 ORGAN_WEIGHTS = ("outline_head.", "presence_head.", "denoiser.class_embedding.")
@@ -36,10 +37,10 @@ class PriorConfig:
         training_steps: Length of the noise schedule.
         in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
         solid: Those labels to which neither fat nor gas belongs in most CT training cases.
-        mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
+        planes: Those it has learnt from, the axial one first.
 
     Raises:
-        ValueError: The exponent is not above 0.
+        ValueError: The planes are neither the axial one nor all three.
     """
 
     organs: tuple[str, ...]
@@ -51,11 +52,11 @@ class PriorConfig:
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
     solid: tuple[str, ...] = ()
-    mr_gamma: float = 1.0
+    planes: tuple[Plane, ...] = AXIAL
 
     def __post_init__(self) -> None:
-        if not 0 < self.mr_gamma < float("inf"):
-            raise ValueError(f"mr_gamma must be above 0, not {self.mr_gamma}")
+        if self.planes not in (AXIAL, PLANES):
+            raise ValueError(f"planes must be {AXIAL} or {PLANES}, not {self.planes}")
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:

@@ -17,7 +17,7 @@ from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Recipe:
         width: Channels of the denoising UNet at full and at half resolution.
         condition_width: Channels of the image condition and of the UNet that makes it.
         training_steps: Length of the noise schedule.
+        planes: In which the cases are cut into slices: "axial", "three", or "auto", which takes three where every
+            case is small and its voxels are about as long as wide. Segmenting then joins the three as well.
         procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver.
         start: Name or file of the prior whose weights to begin with; "none" begins anew, "auto" takes the bundled
             prior where it was made for the same backbone and has the same shape.
@@ -120,6 +122,7 @@ class Recipe:
     width: tuple[int, int] = (32, 64)
     condition_width: tuple[int, int] = (80, 112)
     training_steps: int = 1000
+    planes: Literal["auto", "axial", "three"] = "auto"
     procedural: int = 0
     start: str = "auto"
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -212,10 +215,16 @@ def _with_start(content: dict[str, Any]) -> dict[str, Any]:
     return {"start": "none", **content}
 
 
+def _with_planes(content: dict[str, Any]) -> dict[str, Any]:
+    """All slices were axial."""
+    return {"planes": "axial", **content}
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     0: _with_sections,
     1: _with_slice_uses,
     2: _with_start,
+    3: _with_planes,
 }
 """For each older schema version, what turns a recipe into one of the next version."""
 
@@ -225,6 +234,7 @@ PAPER = Recipe(
     image_size=PAPER_IMAGE_SIZE,
     width=(64, 128),
     condition_width=(128, 192),
+    planes="axial",
     start="none",
     training=TrainingConfig(
         iterations=7800,

@@ -93,8 +93,8 @@ class _ReadImage:
     sha256: str
     modality: str | None
     series: str | None
-    encoded: EncodedVolume | None = None
-    seen_by: tuple[str, int, str, float] | None = None
+    encoded: tuple[EncodedVolume, ...] | None = None
+    seen_by: tuple[object, ...] | None = None
 
 
 class FileSegmenter:
@@ -128,11 +128,11 @@ class FileSegmenter:
             _tell(progress, "load")
             loaded, segmenter = self._load(request.prior, device)
         volume = image.volume
-        encoded = self._encoded(image, loaded, segmenter)
+        encoded = self._encoded(image, loaded, segmenter, request.options)
         if live is not None:
             wanted = request.options.organs
             labels_of = {x.name: x.value for x in loaded.header.labels if wanted is None or x.name in wanted}
-            live.begin(encoded, labels_of)
+            live.begin(encoded[0], labels_of)
         segmentation = segmenter.segment(
             volume,
             request.options,
@@ -209,13 +209,19 @@ class FileSegmenter:
             self._segmenter = Segmenter(self._loaded.backbone.backbone, self._loaded.prior, device=device)
         return self._loaded, self._segmenter
 
-    def _encoded(self, image: _ReadImage, loaded: LoadedPrior, segmenter: Segmenter) -> EncodedVolume:
-        """The image's features, kept ones where backbone, slice size, device and contrast are the same."""
-        gamma = segmenter.gamma(image.volume)
-        seen_by = (loaded.backbone.sha256, segmenter.backbone.image_size, str(segmenter.device), gamma)
+    def _encoded(
+        self, image: _ReadImage, loaded: LoadedPrior, segmenter: Segmenter, options: SegmentOptions
+    ) -> tuple[EncodedVolume, ...]:
+        """The image's features, kept ones where backbone, slice size, device and planes are the same."""
+        views = segmenter.views(image.volume, options)
+        seen_by = (
+            loaded.backbone.sha256,
+            segmenter.backbone.image_size,
+            str(segmenter.device),
+            *(view.plane for view in views),
+        )
         if image.encoded is None or image.seen_by != seen_by:
-            image.encoded = EncodedVolume(image.volume, segmenter.backbone, gamma=gamma)
-            image.seen_by = seen_by
+            image.encoded, image.seen_by = views, seen_by
         return image.encoded
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,10 +14,11 @@ from .backbones import Backbone
 from .devices import autocast, memory_errors
 from .encoded_volume import EncodedVolume
 from .errors import InputError
-from .full_resolution import to_volume
+from .full_resolution import View, to_volume
 from .geometry import Geometry
 from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
+from .planes import AXIAL, usable_planes
 from .postprocessing import clean_labels
 from .prior import Prior, empty_memory
 from .progress import Progress, ProgressEvent
@@ -41,6 +42,7 @@ class SegmentOptions:
         seed: Of the noise.
         refine: Bring outlines to the image's edges and, in CT, take fat out of solid organs.
         clean: Drop small pieces (all but the largest, of organs that are one piece) and fill small holes.
+        axial_only: Leave out the other planes of a prior that has learnt from three.
         propagation: How slices are chained.
     """
 
@@ -50,6 +52,7 @@ class SegmentOptions:
     seed: int = 0
     refine: bool = True
     clean: bool = True
+    axial_only: bool = False
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
 
 
@@ -106,18 +109,19 @@ class Segmenter:
         volume: Volume,
         options: SegmentOptions | None = None,
         *,
-        encoded: EncodedVolume | None = None,
+        encoded: Sequence[EncodedVolume] | None = None,
         progress: Progress | None = None,
         on_decoded: Callable[[int, int, Tensor], None] | None = None,
     ) -> Segmentation:
-        """Segments one volume.
+        """Segments one volume, in each of the planes that the prior knows and the volume's voxels allow.
 
         Args:
             volume: Any grid, CT or MR.
             options: See there.
-            encoded: Made for the same volume, backbone and `gamma`, for it keeps what is encoded; None makes one.
+            encoded: From `views` of the same volume, for they keep what is encoded; None makes them.
             progress: Called as stages advance.
-            on_decoded: Called with (slice of the canonical stack, index of the organ, mask logits) as masks appear.
+            on_decoded: Called with (slice of the canonical stack, index of the organ, mask logits) as masks appear in
+                axial slices.
 
         Raises:
             InputError: An organ is unknown to the prior, or the steps, samples or seed are out of range.
@@ -135,28 +139,45 @@ class Segmenter:
         timer = StageTimer()
         # Not inference_mode: sam2 keeps some tensors for later, and the same backbone may be trained with next.
         with torch.no_grad(), autocast(self.device), _memory_errors(self.device):
-            if encoded is None or not encoded.complete:
+            views = self.views(volume, options) if encoded is None else encoded
+            if not all(view.complete for view in views):
                 with timer("encode"):
-                    encoded = encoded or EncodedVolume(volume, self.backbone, gamma=self.gamma(volume))
-                    encoded.encode(_reporter(progress, "encode"))
-            generated = TensorStore([(len(organs) * options.samples, *self.backbone.memory_shape)])
-            with generated:
+                    reports = _parts(_reporter(progress, "encode"), [len(view) for view in views])
+                    for view, report in zip(views, reports, strict=True):
+                        view.encode(report)
+            with ExitStack() as stores:
+                shape = (len(organs) * options.samples, *self.backbone.memory_shape)
+                generated = [stores.enter_context(TensorStore([shape])) for _ in views]
                 with timer("generate"):
-                    presence = self._generate(
-                        encoded, generated, organs, options, _reporter(progress, "generate")
-                    )
+                    reports = _parts(_reporter(progress, "generate"), [len(view) for view in views])
+                    presences = [
+                        self._generate(view, store, organs, options, report)
+                        for view, store, report in zip(views, generated, reports, strict=True)
+                    ]
                 with timer("propagate"):
-                    logits = self._propagate(encoded, generated, presence, options, progress, on_decoded)
+                    wanted = [int((each >= options.propagation.presence).sum()) for each in presences]
+                    reports = _parts(_reporter(progress, "propagate"), wanted)
+                    logits = [
+                        self._propagate(view, store, presence, options, report, listener)
+                        for view, store, presence, report, listener in zip(
+                            views,
+                            generated,
+                            presences,
+                            reports,
+                            # What is drawn while it appears is drawn on axial slices.
+                            [on_decoded, *[None] * (len(views) - 1)],
+                            strict=True,
+                        )
+                    ]
             with timer("resample"):
-                labels, confidence = to_volume(
-                    volume, encoded.order, encoded.grid, logits, refine=options.refine
-                )
+                found = [View(view.order, view.grid, maps) for view, maps in zip(views, logits, strict=True)]
+                labels, confidence = to_volume(volume, found, refine=options.refine)
         with timer("clean"):
             if options.refine and volume.modality == "CT":
                 remove_fat(labels, volume.array, self._values(organs, self.prior.config.solid))
             if options.clean:
-                stack = encoded.order.view(labels)
-                spacing = encoded.order.geometry.spacing
+                order = views[0].order
+                stack, spacing = order.view(labels), order.geometry.spacing
                 stack[:] = self._cleaned(stack, organs, spacing[::-1])
         return Segmentation(
             labels=labels,
@@ -166,9 +187,10 @@ class Segmenter:
             seconds=timer.seconds,
         )
 
-    def gamma(self, volume: Volume) -> float:
-        """The exponent of scaled intensities with which the prior wants to see a volume."""
-        return self.prior.config.mr_gamma if volume.modality == "MR" else 1.0
+    def views(self, volume: Volume, options: SegmentOptions) -> tuple[EncodedVolume, ...]:
+        """The volume in the planes in which it is to be segmented, the axial one first; nothing is encoded yet."""
+        planes = AXIAL if options.axial_only else usable_planes(volume.geometry, self.prior.config.planes)
+        return tuple(EncodedVolume(volume, self.backbone, plane=plane) for plane in planes)
 
     def _cleaned(
         self, labels: np.ndarray, organs: list[int], spacing: tuple[float, float, float]
@@ -262,10 +284,9 @@ class Segmenter:
         generated: TensorStore,
         presence: np.ndarray,
         options: SegmentOptions,
-        progress: Progress | None,
+        report: Callable[[int, int], None],
         on_decoded: Callable[[int, int, Tensor], None] | None,
     ) -> np.ndarray:
-        report = _reporter(progress, "propagate")
         total = int((presence >= options.propagation.presence).sum())
         done = 0
 
@@ -298,6 +319,15 @@ def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], Non
             progress(ProgressEvent(stage, done, total))
 
     return report
+
+
+def _parts(report: Callable[[int, int], None], totals: Sequence[int]) -> list[Callable[[int, int], None]]:
+    """Reports of parts, one after another, as reports of the whole."""
+
+    def part(before: int) -> Callable[[int, int], None]:
+        return lambda done, _: report(before + done, sum(totals))
+
+    return [part(sum(totals[:number])) for number in range(len(totals))]
 
 
 def _memory_errors(device: torch.device) -> AbstractContextManager[None]:

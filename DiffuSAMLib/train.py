@@ -18,9 +18,11 @@ from .datasets import LabelledFiles, LabelledStack, to_stack
 from .devices import choose_device, memory_errors
 from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
+from .geometry import Geometry
 from .label_traits import label_traits
 from .labelmaps import LabelMap
-from .mr_gamma import mr_gamma
+from .plane_stacks import plane_stacks
+from .planes import planes_to_learn
 from .preflight import Finding, check_cases, organs_of, unified
 from .prior import Prior, PriorConfig
 from .prior_files import PriorHeader, read_header
@@ -120,11 +122,12 @@ def train_prior(
         progress(ProgressEvent("load", 0, 1))
     loaded = load_backbone(recipe.backbone, image_size=recipe.image_size)
     network = loaded.backbone.to(processes.device or choose_device(device))
-    stacks = _read(cases, chosen, network.image_size, progress, on_finding)
+    stacks, geometries = _read(cases, chosen, network.image_size, progress, on_finding)
+    planes = planes_to_learn(recipe.planes, geometries)
     held_out = choose_held_out(stacks, recipe.validation)
     torch.manual_seed(recipe.training.seed)
     traits = label_traits(stacks, chosen)
-    prior = Prior(_prior_config(recipe, loaded, chosen, **traits)).to(network.device)
+    prior = Prior(_prior_config(recipe, loaded, chosen, **traits, planes=planes)).to(network.device)
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
     processes.wait()
@@ -141,6 +144,7 @@ def train_prior(
         device=str(network.device),
         in_pieces=list(traits["in_pieces"]),
         solid=list(traits["solid"]),
+        planes=list(planes),
     )
     if checkpoint.exists():
         begun = RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint)
@@ -151,6 +155,7 @@ def train_prior(
     learnt = [
         stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
     ]
+    learnt += plane_stacks(cases, planes, organs=chosen, size=network.image_size, held_out=held_out)
     learnt += procedural_stacks(recipe.procedural, organs=chosen, size=network.image_size)
     blocked = {held_out.stack.name: held_out.blocked} if held_out and held_out.blocked else {}
     validation = None if held_out is None else Validation(held_out, network)
@@ -230,9 +235,7 @@ def finish_training(
                 tuple(record.organs),
                 in_pieces=tuple(record.in_pieces),
                 solid=tuple(record.solid),
-                mr_gamma=mr_gamma(
-                    record.modalities, procedural=recipe.procedural, earlier_cases=record.earlier_cases
-                ),
+                planes=tuple(record.planes),
             ),
             backbone=loaded,
             title=record.title,
@@ -281,14 +284,16 @@ def _read(
     size: int,
     progress: Progress | None,
     on_finding: Callable[[Finding], None] | None,
-) -> list[LabelledStack]:
-    """The cases as stacks, after the pre-flight check."""
+) -> tuple[list[LabelledStack], list[Geometry]]:
+    """The cases as axial stacks, and their grids, after the pre-flight check."""
     stacks: list[LabelledStack] = []
+    geometries: list[Geometry] = []
 
     def keep(case: LabelledFiles, volume: Volume, labels: LabelMap) -> None:
         stacks.append(
             to_stack(volume, labels.array, case.label_names, name=case.name, organs=organs, size=size)
         )
+        geometries.append(volume.geometry)
 
     def tell(done: int) -> None:
         if progress is not None:
@@ -305,7 +310,7 @@ def _read(
             f"Slices of {size} pixels are too coarse for {', '.join(lost)}: no pixel of it is left.",
             hint="Crop the images around it, or choose a larger --image-size.",
         )
-    return stacks
+    return stacks, geometries
 
 
 def _prior_config(

@@ -10,6 +10,7 @@ from typing import Any
 
 from .checkpoints import other_run_error
 from .errors import InputError
+from .planes import AXIAL, Plane
 from .recipe import Recipe
 
 # What a run may go on with although it began with another value.
@@ -33,6 +34,7 @@ class RunRecord:
         device: Where it runs.
         in_pieces: Organs that consist of several large pieces.
         solid: Organs without fat or gas in CT.
+        planes: In which the cases are cut into slices.
     """
 
     organs: list[str]
@@ -47,6 +49,7 @@ class RunRecord:
     device: str
     in_pieces: list[str] = dataclasses.field(default_factory=list)
     solid: list[str] = dataclasses.field(default_factory=list)
+    planes: list[Plane] = dataclasses.field(default_factory=lambda: list(AXIAL))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -72,11 +75,6 @@ class RunRecord:
         """
         cases = sorted({*self.cases, *training.get("cases", ())})
         return dataclasses.replace(self, started_from={"sha256": sha256, "training": training}, cases=cases)
-
-    @property
-    def earlier_cases(self) -> list[str]:
-        """Cases that the prior it began with has seen."""
-        return [] if self.started_from is None else list(self.started_from["training"].get("cases", ()))
 
     def going_on_from(
         self, begun: RunRecord, checkpoint: Path, *, title: str | None, licence: str | None

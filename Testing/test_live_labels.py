@@ -36,7 +36,7 @@ def test_every_change_is_told_and_the_end_looks_like_the_result(tmp_path: Path) 
     live.begin(encoded, VALUES)
     assert not np.fromfile(path, np.uint8).any()
     as_decoded = replace(EVERYWHERE, refine=False)
-    result = segmenter.segment(volume, as_decoded, encoded=encoded, on_decoded=live)
+    result = segmenter.segment(volume, as_decoded, encoded=(encoded,), on_decoded=live)
     final = np.array([0, *VALUES.values()], np.uint8)[result.labels]
     assert set(organs) == set(VALUES)
     np.testing.assert_array_equal(known, final)

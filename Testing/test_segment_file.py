@@ -21,8 +21,11 @@ from PIL import Image
 from DiffuSAMLib.errors import InputError, OutputError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.labelmaps import read_labelmap
+from DiffuSAMLib.planes import PLANES
+from DiffuSAMLib.procedural import make_abdomen
 from DiffuSAMLib.progress import ProgressEvent
 from DiffuSAMLib.segment_file import FileSegmenter, SegmentRequest, label_values, segment_file
+from DiffuSAMLib.segmentation_files import write_scalar
 from DiffuSAMLib.segmenter import Segmenter, SegmentOptions
 from DiffuSAMLib.volumes import read_volume
 
@@ -123,22 +126,25 @@ def test_a_modality_that_is_given_is_used(image: Path, out: Path) -> None:
     assert report.inputs[0].modality == "MR"
 
 
-def test_features_are_used_again_only_for_priors_that_see_the_image_alike(image: Path, out: Path) -> None:
-    """One that wants MR darker than the prior before it gets features of its own; CT is the same for both."""
+def test_features_are_used_again_only_for_priors_of_the_same_planes(image: Path, out: Path) -> None:
+    """One that knows three planes needs features of its own where the voxels are cubes."""
+    cubic = out / "cubic.nrrd"
+    abdomen = make_abdomen(4, shape=(6, 12, 16), spacing=(20.0, 20.0, 24.0))
+    write_scalar(cubic, abdomen.volume.array, abdomen.volume.geometry)
     segmenter = FileSegmenter()
 
-    def encoding(modality: str) -> float:
-        request = SegmentRequest(image, out / "labels.mha", device="cpu", modality=modality)
+    def encoding(path: Path) -> float:
+        request = SegmentRequest(path, out / "labels.mha", device="cpu", modality="CT")
         return segmenter.segment(request).timings["encode"]
 
-    for modality, anew in (("CT", False), ("MR", True)):
-        assert encoding(modality) > 0
-        assert encoding(modality) == 0
+    for path, anew in ((image, False), (cubic, True)):
+        assert encoding(path) > 0
+        assert encoding(path) == 0
         assert segmenter._loaded is not None
         prior = segmenter._loaded.prior
         before = prior.config
-        prior.config = replace(before, mr_gamma=1.25)
-        assert (encoding(modality) > 0) == anew
+        prior.config = replace(before, planes=PLANES)
+        assert (encoding(path) > 0) == anew
         prior.config = before
 
 

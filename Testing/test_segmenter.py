@@ -14,6 +14,8 @@ from DiffuSAMLib.backbones import ImageFeatures
 from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.planes import PLANES
+from DiffuSAMLib.procedural import make_abdomen
 from DiffuSAMLib.progress import ProgressEvent
 from DiffuSAMLib.propagation import PropagationConfig
 from DiffuSAMLib.segmenter import Segmentation, Segmenter, SegmentOptions
@@ -142,9 +144,9 @@ def test_an_encoded_volume_is_not_encoded_again(
 ) -> None:
     counted = CountedEncodings(segmenter, monkeypatch)
     encoded = EncodedVolume(volume, segmenter.backbone)
-    first = segmenter.segment(volume, EVERYWHERE, encoded=encoded)
+    first = segmenter.segment(volume, EVERYWHERE, encoded=(encoded,))
     assert counted.slices == len(volume.array)
-    second = segmenter.segment(volume, EVERYWHERE, encoded=encoded)
+    second = segmenter.segment(volume, EVERYWHERE, encoded=(encoded,))
     assert counted.slices == len(volume.array)
     for found in (first, second):
         np.testing.assert_array_equal(found.labels, expected.labels)
@@ -283,3 +285,52 @@ def test_fat_is_taken_out_of_solid_organs_in_ct_only(segmenter: Segmenter, volum
     assert (unrefined != plain).any()
     mr = replace(volume, modality="MR")
     assert np.array_equal(solid.segment(mr, refined).labels, segmenter.segment(mr, refined).labels)
+
+
+@pytest.fixture(scope="module")
+def three_planes(segmenter: Segmenter) -> Segmenter:
+    prior = copy.deepcopy(segmenter.prior)
+    prior.config = replace(prior.config, planes=PLANES)
+    return Segmenter(segmenter.backbone, prior)
+
+
+@pytest.fixture(scope="module")
+def cubic() -> Volume:
+    """Of near-isotropic voxels."""
+    abdomen = make_abdomen(4, shape=(6, 12, 16), spacing=(20.0, 20.0, 24.0))
+    return abdomen.volume
+
+
+def test_three_planes_are_joined_where_voxels_allow_it(
+    segmenter: Segmenter, three_planes: Segmenter, cubic: Volume, volume: Volume, expected: Segmentation
+) -> None:
+    views = three_planes.views(cubic, EVERYWHERE)
+    assert [view.plane for view in views] == list(PLANES)
+    joined, axial = (each.segment(cubic, EVERYWHERE) for each in (three_planes, segmenter))
+    assert not np.array_equal(joined.labels, axial.labels)
+    alone = three_planes.segment(cubic, replace(EVERYWHERE, axial_only=True))
+    np.testing.assert_array_equal(alone.labels, axial.labels)
+    np.testing.assert_array_equal(three_planes.segment(volume, EVERYWHERE).labels, expected.labels)
+
+
+def test_the_axis_order_does_not_matter_in_three_planes(three_planes: Segmenter, cubic: Volume) -> None:
+    expected = three_planes.segment(cubic, EVERYWHERE).labels
+    for axes, flips in ALL_ORDERS[5::17]:
+        found = three_planes.segment(reordered(cubic, axes, flips), EVERYWHERE).labels
+        np.testing.assert_array_equal(restored(found, axes, flips), expected)
+
+
+def test_three_planes_report_one_run_and_draw_axial_slices(three_planes: Segmenter, cubic: Volume) -> None:
+    events: list[ProgressEvent] = []
+    drawn: set[int] = set()
+    three_planes.segment(
+        cubic, EVERYWHERE, progress=events.append, on_decoded=lambda number, organ, mask: drawn.add(number)
+    )
+    slices = 6 + 12 + 16
+    for stage, total in (("encode", slices), ("generate", slices), ("propagate", slices * len(ORGANS))):
+        of_stage = [event for event in events if event.stage == stage]
+        assert {event.total for event in of_stage} == {total}
+        assert of_stage[-1].done == total
+        assert [event.done for event in of_stage] == sorted(event.done for event in of_stage)
+    assert list(dict.fromkeys(event.stage for event in events)) == ["encode", "generate", "propagate"]
+    assert drawn == set(range(6))

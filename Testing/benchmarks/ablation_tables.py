@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ablations import INFERENCE, TRAINING, VOLUMES
+from ablations import rows_for
 from markdown_tables import NOT_RUN, number, spread, table
 from protocols import PROTOCOLS
 from rows import Summary
@@ -15,9 +15,8 @@ Summaries = Mapping[tuple[str, str], Summary]
 
 def groups(protocol: str) -> list[tuple[str, str]]:
     """Titles and methods of the ablations of a protocol."""
-    trained = () if protocol.startswith("C") else TRAINING
-    volumes = VOLUMES if protocol == "A" else ()
-    return [(row.title, row.method) for row in (*INFERENCE, *trained, *volumes)]
+    # The first draw can show all of them.
+    return [(row.title, row.method) for row in rows_for(protocol, 1, trains=not protocol.startswith("C"))]
 
 
 def difference(row: Summary, base: Summary) -> tuple[float | None, int]:

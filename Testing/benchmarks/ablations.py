@@ -48,6 +48,11 @@ INFERENCE = (
     PriorRow("no_refine", "outlines not refined", options=replace(BASE, refine=False)),
     PriorRow("no_clean", "no clean-up", options=replace(BASE, clean=False)),
 )
+# Of protocol D only, whose voxels are cubes.
+AXIAL_ONLY = PriorRow(
+    "axial_only", "of the three planes, the axial one alone", options=replace(BASE, axial_only=True)
+)
+AXIAL = PriorRow("axial", "axial slices alone, in training too", {"planes": "axial"})
 # Each of these is a training of its own.
 TRAINING = (
     PriorRow("no_procedural", "begun with the same prior, no procedural abdomens besides", procedural=0),
@@ -79,9 +84,10 @@ VOLUME_DRAWS = (1, 2, 3)
 
 def rows_for(protocol: str, draw: int, *, trains: bool) -> tuple[PriorRow, ...]:
     """The ablations that a draw of a protocol can show."""
-    rows = INFERENCE
+    cubes = protocol == "D"
+    rows = (*INFERENCE, AXIAL_ONLY) if cubes else INFERENCE
     if trains:
-        rows = (*rows, *TRAINING)
+        rows = (*rows, AXIAL, *TRAINING) if cubes else (*rows, *TRAINING)
         if protocol == "A" and draw in VOLUME_DRAWS:
             rows = (*rows, *VOLUMES)
     return rows
@@ -93,15 +99,15 @@ def main() -> None:
     )
     add_job_options(parser)
     parser.add_argument("--prior", help="take this prior as it is (default for C: the bundled one)")
-    parser.add_argument("--recipe", default="compact", help="name or file of the recipe (default: compact)")
+    parser.add_argument("--recipe", help="name or file of the recipe (default: the protocol's)")
     parser.add_argument(
         "--only", nargs="+", metavar="ROW", help=", ".join(r.method for r in rows_for("A", 1, trains=True))
     )
     parser.add_argument("--inference-only", action="store_true", help="no trainings but the row diffusam's")
     arguments = parser.parse_args()
-    recipe = load_recipe(arguments.recipe)
     with terminated_as_interrupt():
         for job in jobs(arguments):
+            recipe = load_recipe(arguments.recipe or job.protocol.recipe)
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             trains = prior is None and not arguments.inference_only
             base = PriorRow("diffusam", "DiffuSAM")

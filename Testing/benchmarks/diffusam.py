@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--procedural", type=int, help="procedural abdomens besides the cases (default: the protocol's)"
     )
-    parser.add_argument("--recipe", default="compact", help="name or file of the recipe (default: compact)")
+    parser.add_argument("--recipe", help="name or file of the recipe (default: the protocol's)")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"))
     parser.add_argument(
         "--method", default="diffusam", help="name of the row, for variants (default: diffusam)"
@@ -44,12 +44,11 @@ def main() -> None:
         "--adapt-minutes", type=float, help="also a row with the backbone adapted for so long"
     )
     arguments = parser.parse_args()
-    recipe = load_recipe(arguments.recipe).with_settings(
-        {place: _value(value) for place, value in arguments.set}
-    )
+    changes = {place: _value(value) for place, value in arguments.set}
     first = replace(DIFFUSAM, method=arguments.method, start=arguments.start, procedural=arguments.procedural)
     with terminated_as_interrupt():
         for job in jobs(arguments):
+            recipe = load_recipe(arguments.recipe or job.protocol.recipe).with_settings(changes)
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             rows = [first]
             if arguments.no_3d:

@@ -12,11 +12,12 @@ from common import DATA, FOLDERS, RUNS, SPLITS
 from protocols import Job
 from units import Unit, fingerprint
 
-from DiffuSAMLib.datasets import load_stack
+from DiffuSAMLib.datasets import load_stack, read_case
 from DiffuSAMLib.evaluation import Evaluation, evaluate
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
-from DiffuSAMLib.mr_gamma import mr_gamma
+from DiffuSAMLib.plane_stacks import plane_stacks
+from DiffuSAMLib.planes import planes_to_learn
 from DiffuSAMLib.pretrain import pretrain_backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.procedural_stacks import procedural_stacks
@@ -156,6 +157,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     network = loaded.backbone
     stacks = [load_stack(case, organs=organs, size=network.image_size) for case in cases]
+    planes = planes_to_learn(recipe.planes, [read_case(case)[0].geometry for case in cases])
     torch.manual_seed(recipe.training.seed)
     config = PriorConfig.for_backbone(
         network,
@@ -165,12 +167,14 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
         condition_width=recipe.condition_width,
         training_steps=recipe.training_steps,
         **label_traits(stacks, organs),
+        planes=planes,
     )
     prior = Prior(config)
     earlier_cases: tuple[str, ...] = ()
     if earlier := earlier_prior(start, loaded, config):
         begin_with(prior, earlier)
         earlier_cases = tuple(earlier.header.training.get("cases", ()))
+    stacks += plane_stacks(cases, planes, organs=organs, size=network.image_size)
     made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size)
     training = PriorTraining(
         prior,
@@ -181,11 +185,10 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     )
     averaged = training.run()
     modalities = sorted({stack.modality for stack in stacks})
-    gamma = mr_gamma(modalities, procedural=recipe.procedural, earlier_cases=earlier_cases)
     save_prior(
         path,
         averaged,
-        config=replace(config, mr_gamma=gamma),
+        config=config,
         backbone=loaded,
         title=", ".join(organs),
         modalities=modalities,

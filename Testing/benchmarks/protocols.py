@@ -35,6 +35,7 @@ class Protocol:
         organs: What to segment.
         procedural: Procedural abdomens that DiffuSAM's trainings have besides the cases; they show the organs of
             the abdomen alone.
+        recipe: Name of the recipe of DiffuSAM's trainings.
         measure: The figure of the targets, on development cases: least mean Dice.
     """
 
@@ -46,6 +47,7 @@ class Protocol:
     backbone: Literal["clean", "bundled"]
     organs: tuple[str, ...] = ORGANS
     procedural: int = 0
+    recipe: str = "compact"
     measure: float = 0.0
 
 
@@ -72,6 +74,8 @@ PROTOCOLS = {
             "hippocampus",
             "bundled",
             organs=("anterior hippocampus", "posterior hippocampus"),
+            # It is asked for nothing but MR.
+            recipe="one-modality",
             measure=0.85,
         ),
     )
