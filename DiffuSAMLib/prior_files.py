@@ -21,17 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEADER_KEY = "diffusam_prior"
-SCHEMA_VERSION = 2
-
-
-def _without_contrast(content: dict[str, Any]) -> dict[str, Any]:
-    """Some of the first priors wanted to see MR darker than it is."""
-    if not isinstance(config := content.get("config"), dict):
-        return content
-    return {**content, "config": {key: value for key, value in config.items() if key != "mr_gamma"}}
-
-
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _without_contrast}
+SCHEMA_VERSION = 1
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """For each older schema version, what turns its header into one of the next version."""
 
 _MODALITIES = ("CT", "MR")

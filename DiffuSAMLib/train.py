@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -21,6 +22,7 @@ from .files import output_error, require_file_name
 from .geometry import Geometry
 from .label_traits import label_traits
 from .labelmaps import LabelMap
+from .mr_gamma import mr_gamma
 from .plane_stacks import plane_stacks
 from .planes import planes_to_learn
 from .preflight import Finding, check_cases, organs_of, unified
@@ -145,6 +147,7 @@ def train_prior(
         in_pieces=list(traits["in_pieces"]),
         solid=list(traits["solid"]),
         planes=list(planes),
+        mr_gamma=mr_gamma({stack.modality for stack in stacks}, procedural=recipe.procedural),
     )
     if checkpoint.exists():
         begun = RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint)
@@ -152,6 +155,9 @@ def train_prior(
     elif earlier := earlier_prior(recipe.start, loaded, prior.config):
         begin_with(prior, earlier)
         record = record.started_with(earlier.sha256, earlier.header.training)
+        if record.earlier_cases:
+            gamma = mr_gamma(record.modalities, procedural=0, earlier=earlier.header.config)
+            record = dataclasses.replace(record, mr_gamma=gamma)
     learnt = [
         stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
     ]
@@ -236,6 +242,7 @@ def finish_training(
                 in_pieces=tuple(record.in_pieces),
                 solid=tuple(record.solid),
                 planes=tuple(record.planes),
+                mr_gamma=record.mr_gamma,
             ),
             backbone=loaded,
             title=record.title,

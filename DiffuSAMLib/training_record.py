@@ -35,6 +35,7 @@ class RunRecord:
         in_pieces: Organs that consist of several large pieces.
         solid: Organs without fat or gas in CT.
         planes: In which the cases are cut into slices.
+        mr_gamma: How dark it wants to see MR.
     """
 
     organs: list[str]
@@ -50,6 +51,7 @@ class RunRecord:
     in_pieces: list[str] = dataclasses.field(default_factory=list)
     solid: list[str] = dataclasses.field(default_factory=list)
     planes: list[Plane] = dataclasses.field(default_factory=lambda: list(AXIAL))
+    mr_gamma: float = 1.0
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -76,6 +78,11 @@ class RunRecord:
         cases = sorted({*self.cases, *training.get("cases", ())})
         return dataclasses.replace(self, started_from={"sha256": sha256, "training": training}, cases=cases)
 
+    @property
+    def earlier_cases(self) -> list[str]:
+        """Cases that the prior it began with has seen."""
+        return [] if self.started_from is None else list(self.started_from["training"].get("cases", ()))
+
     def going_on_from(
         self, begun: RunRecord, checkpoint: Path, *, title: str | None, licence: str | None
     ) -> RunRecord:
@@ -94,7 +101,9 @@ class RunRecord:
         if begun.started_from is not None:
             mine = self.started_with(**begun.started_from)
         mine._require_same_run(begun, checkpoint)
-        return dataclasses.replace(mine, title=title or begun.title, licence=licence or begun.licence)
+        return dataclasses.replace(
+            mine, title=title or begun.title, licence=licence or begun.licence, mr_gamma=begun.mr_gamma
+        )
 
     def _require_same_run(self, other: RunRecord, checkpoint: Path) -> None:
         different = [

@@ -82,7 +82,7 @@ def test_a_prior_comes_back_as_it_was_written(prior: Path) -> None:
 def test_the_header_is_one_readable_json_string(prior: Path) -> None:
     metadata, tensors = read_safetensors(prior)
     assert list(metadata) == [HEADER_KEY]
-    assert json.loads(metadata[HEADER_KEY])["schema_version"] == 2
+    assert json.loads(metadata[HEADER_KEY])["schema_version"] == 1
     assert set(tensors) == set(make_tensors())
 
 
@@ -192,7 +192,7 @@ def test_safetensors_without_a_header_are_no_prior(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"made by a newer DiffuSAM Segment\. Update"):
-        read_header(with_header(tmp_path / "n.safetensors", schema_version=3))
+        read_header(with_header(tmp_path / "n.safetensors", schema_version=2))
 
 
 def test_an_unknown_older_schema_is_refused(tmp_path: Path) -> None:
@@ -201,16 +201,9 @@ def test_an_unknown_older_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_older_schema_is_upgraded(prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior_files, "SCHEMA_VERSION", 3)
-    monkeypatch.setitem(prior_files.UPGRADES, 2, lambda old: old | {"title": old["title"].upper()})
+    monkeypatch.setattr(prior_files, "SCHEMA_VERSION", 2)
+    monkeypatch.setitem(prior_files.UPGRADES, 1, lambda old: old | {"title": old["title"].upper()})
     assert read_header(prior).title == "SPLEEN AND LIVER"
-
-
-def test_the_first_schema_knew_a_contrast_that_is_no_longer_used(tmp_path: Path) -> None:
-    path = with_header(
-        tmp_path / "o.safetensors", schema_version=1, config={"mr_gamma": 1.25, "kind": "diffusion"}
-    )
-    assert read_header(path).config == {"kind": "diffusion"}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from DiffuSAMLib.cli import main
 from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import InputError, OutputError, UnfinishedRunError
 from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.mr_gamma import PROCEDURAL_MR_GAMMA
 from DiffuSAMLib.prior_files import read_header, read_prior
 from DiffuSAMLib.recipe import Recipe, TrainingConfig, load_recipe
 from DiffuSAMLib.segmenter import Segmenter
@@ -123,6 +124,21 @@ def test_a_run_tells_writes_and_keeps_what_happens(cases: list[LabelledFiles], t
     # The last of the cases is held out whole.
     assert header.training["held_out"]["case"] == "case3"
     assert header.training["held_out"]["whole_case"]
+
+
+def test_a_prior_that_knows_mr_from_procedural_abdomens_alone_sees_it_darker(
+    cases: list[LabelledFiles], tmp_path: Path
+) -> None:
+    training = replace(RECIPE.training, iterations=1)
+    for procedural, gamma in ((0, 1.0), (1, PROCEDURAL_MR_GAMMA)):
+        output = tmp_path / f"{procedural}.safetensors"
+        recipe = replace(RECIPE, procedural=procedural, training=training)
+        train_prior(cases[:2], output, recipe=recipe, device="cpu")
+        assert load_prior(output).prior.config.mr_gamma == gamma
+    # And so does one that begins with it.
+    second = tmp_path / "second.safetensors"
+    train_prior(cases[:1], second, recipe=replace(RECIPE, start=str(output), training=training), device="cpu")
+    assert load_prior(second).prior.config.mr_gamma == PROCEDURAL_MR_GAMMA
 
 
 def test_validating_changes_nothing_of_the_training(cases: list[LabelledFiles], tmp_path: Path) -> None:

@@ -34,27 +34,39 @@ class Idea:
 # the neighbours' memories.
 IDEAS = (
     Idea(
-        "An augmented slice is encoded once and learnt from six times, not once", "D", "uses1", "uses6", True
+        "An augmented slice is encoded once and learnt from six times, not once",
+        "D",
+        "axial_uses1_6",
+        "axial_uses6_6",
+        True,
     ),
     *(
         Idea(
             "A guided filter at the image's own resolution, in CT no fat in solid organs",
             protocol,
-            "anew_no_refine",
-            "anew",
+            before,
+            after,
             True,
         )
-        for protocol in ("A", "B", "D")
+        for protocol, before, after in (
+            ("A", "anew_no_refine", "anew"),
+            ("B", "anew_no_refine", "anew"),
+            ("D", "axial_anew_no_refine", "axial_anew"),
+        )
     ),
     *(
         Idea(
             "An hour more of pretraining, half of it on memories of rough masks",
             protocol,
-            "anew",
-            "rough_masks",
+            before,
+            after,
             False,
         )
-        for protocol in ("A", "B", "D")
+        for protocol, before, after in (
+            ("A", "anew", "rough_masks"),
+            ("B", "anew", "rough_masks"),
+            ("D", "axial_anew", "axial_rough_masks"),
+        )
     ),
     *(
         Idea(
@@ -78,24 +90,36 @@ IDEAS = (
             after,
             True,
         )
-        for protocol, after in (("A", "diffusam"), ("B", "plain_mr"))
+        for protocol, after in (("A", "earlier_start"), ("B", "plain_mr"))
     ),
     Idea(
         "MR is shown a little darker (exponent 1.25) to a prior that knows MR from procedural abdomens alone",
         "B",
         "plain_mr",
-        "diffusam",
-        True,
+        "darker_mr",
+        False,
+    ),
+    *(
+        Idea(
+            "Instead of that, procedural MR nearer to real ones (brightness, noise, field of view, other sequences), and "
+            "40 minutes more of the start on these; 20 minutes of training, not 30",
+            protocol,
+            before,
+            "diffusam",
+            True,
+        )
+        for protocol, before in (("A", "earlier_start"), ("B", "darker_mr"))
     ),
     Idea(
         "Milder changes of the intensities (the recipe one-modality)",
         "D",
-        "minutes15_again",
-        "moderate15",
+        "axial_15_again",
+        "axial_one_modality_15",
         True,
     ),
-    Idea("Training begins with the bundled prior of the abdomen", "D", "anew_minutes15", "minutes15", True),
-    Idea("The same", "D", "anew", "diffusam", True),
+    Idea("Training begins with the bundled prior of the abdomen", "D", "axial_anew_15", "axial_15", True),
+    Idea("The same", "D", "axial_anew", "axial_30", True),
+    Idea("Three planes instead of axial slices alone", "D", "axial_one_modality_15", "diffusam", True),
     *(
         Idea(
             "Half of the masks are learnt from the generated memory and one like a neighbour's (of the true mask, "
@@ -105,7 +129,10 @@ IDEAS = (
             after,
             False,
         )
-        for protocol, before, after in (("A", "started", "neighbours"), ("D", "minutes15", "neighbours15"))
+        for protocol, before, after in (
+            ("A", "started", "neighbours"),
+            ("D", "axial_15", "axial_neighbours_15"),
+        )
     ),
 )
 

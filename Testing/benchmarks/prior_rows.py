@@ -16,6 +16,7 @@ from DiffuSAMLib.datasets import load_stack, read_case
 from DiffuSAMLib.evaluation import Evaluation, evaluate
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
+from DiffuSAMLib.mr_gamma import mr_gamma
 from DiffuSAMLib.plane_stacks import plane_stacks
 from DiffuSAMLib.planes import planes_to_learn
 from DiffuSAMLib.pretrain import pretrain_backbone
@@ -185,10 +186,15 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     )
     averaged = training.run()
     modalities = sorted({stack.modality for stack in stacks})
+    gamma = mr_gamma(
+        modalities,
+        procedural=recipe.procedural,
+        earlier=earlier.header.config if earlier and earlier_cases else None,
+    )
     save_prior(
         path,
         averaged,
-        config=config,
+        config=replace(config, mr_gamma=gamma),
         backbone=loaded,
         title=", ".join(organs),
         modalities=modalities,
