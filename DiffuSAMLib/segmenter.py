@@ -145,32 +145,8 @@ class Segmenter:
                     reports = _parts(_reporter(progress, "encode"), [len(view) for view in views])
                     for view, report in zip(views, reports, strict=True):
                         view.encode(report)
-            with ExitStack() as stores:
-                shape = (len(organs) * options.samples, *self.backbone.memory_shape)
-                generated = [stores.enter_context(TensorStore([shape])) for _ in views]
-                with timer("generate"):
-                    reports = _parts(_reporter(progress, "generate"), [len(view) for view in views])
-                    presences = [
-                        self._generate(view, store, organs, options, report)
-                        for view, store, report in zip(views, generated, reports, strict=True)
-                    ]
-                with timer("propagate"):
-                    wanted = [int((each >= options.propagation.presence).sum()) for each in presences]
-                    reports = _parts(_reporter(progress, "propagate"), wanted)
-                    logits = [
-                        self._propagate(view, store, presence, options, report, listener)
-                        for view, store, presence, report, listener in zip(
-                            views,
-                            generated,
-                            presences,
-                            reports,
-                            # What is drawn while it appears is drawn on axial slices.
-                            [on_decoded, *[None] * (len(views) - 1)],
-                            strict=True,
-                        )
-                    ]
+            found = self._found(views, organs, options, timer, progress, on_decoded)
             with timer("resample"):
-                found = [View(view.order, view.grid, maps) for view, maps in zip(views, logits, strict=True)]
                 labels, confidence = to_volume(volume, found, refine=options.refine)
         with timer("clean"):
             if options.refine and volume.modality == "CT":
@@ -213,6 +189,35 @@ class Segmenter:
                 f"This prior does not know {', '.join(unknown)}.", hint=f"It knows: {', '.join(known)}."
             )
         return [index for index, name in enumerate(known) if names is None or name in names]
+
+    def _found(
+        self,
+        views: Sequence[EncodedVolume],
+        organs: list[int],
+        options: SegmentOptions,
+        timer: StageTimer,
+        progress: Progress | None,
+        on_decoded: Callable[[int, int, Tensor], None] | None,
+    ) -> list[View]:
+        """Generates and decodes in each plane, the axial one being the one that is told of."""
+        with ExitStack() as open_stores:
+            shape = (len(organs) * options.samples, *self.backbone.memory_shape)
+            stores = [open_stores.enter_context(TensorStore([shape])) for _ in views]
+            with timer("generate"):
+                reports = _parts(_reporter(progress, "generate"), [len(view) for view in views])
+                presences = [
+                    self._generate(view, store, organs, options, report)
+                    for view, store, report in zip(views, stores, reports, strict=True)
+                ]
+            found = []
+            with timer("propagate"):
+                wanted = [int((presence >= options.propagation.presence).sum()) for presence in presences]
+                reports = _parts(_reporter(progress, "propagate"), wanted)
+                for view, store, presence, report in zip(views, stores, presences, reports, strict=True):
+                    listener = on_decoded if view.plane == "axial" else None
+                    logits = self._propagate(view, store, presence, options, report, listener)
+                    found.append(View(view.order, view.grid, logits))
+        return found
 
     def _generate(
         self,
