@@ -97,12 +97,12 @@ IDEAS = (
         "B",
         "plain_mr",
         "darker_mr",
-        False,
+        True,
     ),
     *(
         Idea(
-            "Instead of that, procedural MR nearer to real ones (brightness, noise, field of view, other sequences), and "
-            "40 minutes more of the start on these; 20 minutes of training, not 30",
+            "Procedural MR nearer to real ones (brightness, noise, field of view, other sequences), 40 minutes more of "
+            "the start on these, exponent 1.5; 20 minutes of training, not 30",
             protocol,
             before,
             "diffusam",
@@ -110,6 +110,7 @@ IDEAS = (
         )
         for protocol, before in (("A", "earlier_start"), ("B", "darker_mr"))
     ),
+    Idea("The exponent 1.5 alone, against 1", "B", "plain_mr_20", "diffusam", True),
     Idea(
         "Milder changes of the intensities (the recipe one-modality)",
         "D",

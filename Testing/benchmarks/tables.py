@@ -32,9 +32,10 @@ What to know before these figures are compared with others:
   abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. In A, B and
   B-reverse almost half of the slices that it then learns from are of 48 procedural abdomens, as in the bundled
   prior's own training. Rows show what both bring; the peers begin with random weights and learn from the cases alone.
-- *Procedural MR*: how bright its tissues are was set by looking at 11 CHAOS MR, medians of their organs included: cases
-  of the bundled prior's training, none of which is scored. No weight of A, B or B-reverse has seen them, but B is not
-  ignorant of its target as a method of pure domain generalisation would be.
+- *Procedural MR*: how bright its tissues are was set by looking at 11 CHAOS MR, medians of their organs included, and the
+  exponent with which A's priors see MR was chosen on the labels of the same 11: cases of the bundled prior's training,
+  none of which is scored. No weight of A, B or B-reverse has seen them, but B is not ignorant of its target as a method
+  of pure domain generalisation would be.
 - *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
   where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
   of BTCV end 45 mm beyond the organs.
