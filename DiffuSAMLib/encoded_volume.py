@@ -27,6 +27,7 @@ class EncodedVolume:
         volume: CT or MR, on any grid.
         backbone: Encodes its slices.
         plane: Of the slices.
+        gamma: Exponent of the intensities scaled to 0..1.
 
     Attributes:
         order: Between the input's axes and the stack of slices.
@@ -34,8 +35,10 @@ class EncodedVolume:
         store: Features by slice number, on disk.
     """
 
-    def __init__(self, volume: Volume, backbone: Backbone, *, plane: Plane = "axial") -> None:
-        self.volume, self.plane = volume, plane
+    def __init__(
+        self, volume: Volume, backbone: Backbone, *, plane: Plane = "axial", gamma: float = 1.0
+    ) -> None:
+        self.volume, self.plane, self.gamma = volume, plane, gamma
         self.order: AxisOrder = to_plane(volume.geometry, plane)
         self.grid = SliceGrid.fit(self.order.geometry, backbone.image_size)
         side = backbone.image_size // 4
@@ -81,6 +84,8 @@ class EncodedVolume:
         first = max(0, numbers.start - context)
         part = np.ascontiguousarray(stack[first : numbers.stop + context])
         squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
+        if self.gamma != 1:
+            squares = squares.clamp(0, 1) ** self.gamma
         inner = torch.arange(numbers.start - first, numbers.stop - first)
         images = as_channels(squares, inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))

@@ -38,9 +38,10 @@ class PriorConfig:
         in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
         solid: Those labels to which neither fat nor gas belongs in most CT training cases.
         planes: Those it has learnt from, the axial one first.
+        mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
 
     Raises:
-        ValueError: The planes are neither the axial one nor all three.
+        ValueError: The planes are neither the axial one nor all three, or the exponent is not above 0.
     """
 
     organs: tuple[str, ...]
@@ -53,10 +54,13 @@ class PriorConfig:
     in_pieces: tuple[str, ...] = ()
     solid: tuple[str, ...] = ()
     planes: tuple[Plane, ...] = AXIAL
+    mr_gamma: float = 1.0
 
     def __post_init__(self) -> None:
         if self.planes not in (AXIAL, PLANES):
             raise ValueError(f"planes must be {AXIAL} or {PLANES}, not {self.planes}")
+        if not 0 < self.mr_gamma < float("inf"):
+            raise ValueError(f"mr_gamma must be above 0, not {self.mr_gamma}")
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:

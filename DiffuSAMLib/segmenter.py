@@ -166,7 +166,12 @@ class Segmenter:
     def views(self, volume: Volume, options: SegmentOptions) -> tuple[EncodedVolume, ...]:
         """The volume in the planes in which it is to be segmented, the axial one first; nothing is encoded yet."""
         planes = AXIAL if options.axial_only else usable_planes(volume.geometry, self.prior.config.planes)
-        return tuple(EncodedVolume(volume, self.backbone, plane=plane) for plane in planes)
+        gamma = self.gamma(volume)
+        return tuple(EncodedVolume(volume, self.backbone, plane=plane, gamma=gamma) for plane in planes)
+
+    def gamma(self, volume: Volume) -> float:
+        """The exponent of scaled intensities with which the prior wants to see a volume."""
+        return self.prior.config.mr_gamma if volume.modality == "MR" else 1.0
 
     def _cleaned(
         self, labels: np.ndarray, organs: list[int], spacing: tuple[float, float, float]
