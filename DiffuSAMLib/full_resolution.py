@@ -28,7 +28,7 @@ NOWHERE = 0.02
 
 
 @dataclass(frozen=True)
-class View:
+class PlaneLogits:
     """What was found in the slices of one plane.
 
     Attributes:
@@ -42,15 +42,15 @@ class View:
     logits: np.ndarray
 
 
-def to_volume(volume: Volume, views: Sequence[View], *, refine: bool) -> tuple[np.ndarray, np.ndarray]:
+def to_volume(volume: Volume, found: Sequence[PlaneLogits], *, refine: bool) -> tuple[np.ndarray, np.ndarray]:
     """Labels and confidence levels on the source grid.
 
     Logits, not labels, are resampled, and brought to the image's edges at the volume's own resolution; then the
-    largest of the organs and the background (0) wins. Of several views the mean probability counts.
+    largest of the organs and the background (0) wins. Of several planes the mean probability counts.
 
     Args:
         volume: Whose grid and image these are.
-        views: Of one plane or several, the axial one first.
+        found: In one plane or several, the axial one first.
         refine: Whether outlines follow the image's edges.
 
     Returns:
@@ -59,7 +59,7 @@ def to_volume(volume: Volume, views: Sequence[View], *, refine: bool) -> tuple[n
     labels = np.zeros(volume.geometry.shape, np.uint8)
     confidence = np.zeros_like(labels)
     window = intensity_window(volume)
-    first = views[0]
+    first = found[0]
     label_stack, confidence_stack = first.order.view(labels), first.order.view(confidence)
 
     def choose(numbers: slice, scores: np.ndarray, *, probabilities: bool) -> None:
@@ -69,7 +69,7 @@ def to_volume(volume: Volume, views: Sequence[View], *, refine: bool) -> tuple[n
         label_stack[numbers] = np.where(best > (0.5 if probabilities else 0), scores.argmax(axis=1) + 1, 0)
         confidence_stack[numbers] = (certainty * 255).round()
 
-    if len(views) == 1:
+    if len(found) == 1:
         _for_each_part(
             len(first.logits),
             lambda part: choose(part, _scores(volume, first, part, window, refine), probabilities=refine),
@@ -78,13 +78,13 @@ def to_volume(volume: Volume, views: Sequence[View], *, refine: bool) -> tuple[n
     # Half precision: a long scan has several times as many of these as voxels.
     mean = np.zeros((first.logits.shape[1], *volume.geometry.shape), np.float16)
 
-    def add(view: View, part: slice) -> None:
-        scores = _scores(volume, view, part, window, refine)
+    def add(plane: PlaneLogits, part: slice) -> None:
+        scores = _scores(volume, plane, part, window, refine)
         likely = scores if refine else expit(scores)
-        view.order.view(mean)[:, part] += likely.swapaxes(0, 1) / len(views)
+        plane.order.view(mean)[:, part] += likely.swapaxes(0, 1) / len(found)
 
-    for view in views:
-        _for_each_part(len(view.logits), partial(add, view))
+    for plane in found:
+        _for_each_part(len(plane.logits), partial(add, plane))
     stack = first.order.view(mean)
     _for_each_part(
         len(first.logits),
@@ -105,10 +105,12 @@ def _for_each_part(count: int, work: Callable[[slice], None]) -> None:
     lanes.run((done(numbers) for numbers in parts), lambda _: None)
 
 
-def _scores(volume: Volume, view: View, part: slice, window: tuple[float, float], refine: bool) -> np.ndarray:
+def _scores(
+    volume: Volume, plane: PlaneLogits, part: slice, window: tuple[float, float], refine: bool
+) -> np.ndarray:
     """Some slices at the volume's resolution, `(n, organs, rows, columns)`: refined probabilities, or else logits."""
-    grid = view.grid
-    scores = grid.from_slices(torch.from_numpy(view.logits[part].astype(np.float32))).numpy()
+    grid = plane.grid
+    scores = grid.from_slices(torch.from_numpy(plane.logits[part].astype(np.float32))).numpy()
     if not refine:
         return scores
     scores = expit(scores)
@@ -117,7 +119,7 @@ def _scores(volume: Volume, view: View, part: slice, window: tuple[float, float]
         max(1, round(REACH * pixels / side * 4))
         for pixels, side in ((grid.rows, grid.height), (grid.columns, grid.width))
     )
-    guide = scale_intensity(view.order.view(volume.array)[part], *window)
+    guide = scale_intensity(plane.order.view(volume.array)[part], *window)
     for organ in range(scores.shape[1]):
         _refine(guide, scores[:, organ], (by_rows, by_columns))
     return scores

@@ -28,7 +28,7 @@ from .procedural_canvas import (
     spline_basis,
 )
 from .procedural_ct import render_ct
-from .procedural_mr import Sequence, render_mr
+from .procedural_mr import MRSequence, render_mr
 from .volumes import LabelMap, Modality, Volume
 
 __all__ = ["DEMO_SEED", "ORGAN_NAMES", "TISSUE", "TISSUE_NAMES", "Abdomen", "make_abdomen", "make_shapes"]
@@ -67,7 +67,7 @@ def make_abdomen(
     shape: tuple[int, int, int] = (48, 160, 160),
     spacing: tuple[float, float, float] = (2.0, 2.0, 5.0),
     appearance: Literal["natural", "random"] = "natural",
-    sequence: Sequence = "T2 fat-suppressed",
+    sequence: MRSequence = "T2 fat-suppressed",
 ) -> Abdomen:
     """Make an abdomen: body, bones, organs, bowel and vessels, as a scanner might show them.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .procedural_canvas import TISSUE, Canvas, by_tissue, grainy_noise, smooth_field, soften
 
-Sequence = Literal["T2 fat-suppressed", "T2", "T1"]
+MRSequence = Literal["T2 fat-suppressed", "T2", "T1"]
 
 # Relative signal, 1 near the brightest organ: mean and spread between patients. T2 with fat suppression first.
 _T2_FAT_SUPPRESSED: dict[str, tuple[float, float]] = {
@@ -87,7 +87,7 @@ _SIGNALS = {"T2 fat-suppressed": _T2_FAT_SUPPRESSED, "T2": _T2, "T1": _T1}
 _FLUIDS = ("spinal canal", "gallbladder", "kidney cyst", "stomach content", "bowel content")
 
 
-def render_mr(canvas: Canvas, rng: np.random.Generator, sequence: Sequence) -> np.ndarray:
+def render_mr(canvas: Canvas, rng: np.random.Generator, sequence: MRSequence) -> np.ndarray:
     """Arbitrary units `(z, y, x)`: a bias field from the coil, Rician noise and an arbitrary scale."""
     array = by_tissue(_signals(rng, sequence))[canvas.tissue]
     content = (canvas.tissue == TISSUE["bowel content"]) | (canvas.tissue == TISSUE["stomach content"])
@@ -116,7 +116,7 @@ def render_mr(canvas: Canvas, rng: np.random.Generator, sequence: Sequence) -> n
     return (np.hypot(real, imaginary) * rng.uniform(500, 1500)).astype(np.float32)
 
 
-def _signals(rng: np.random.Generator, sequence: Sequence) -> dict[str, float]:
+def _signals(rng: np.random.Generator, sequence: MRSequence) -> dict[str, float]:
     """The relative signal of each tissue in one patient."""
     values = {name: max(0.0, rng.normal(mean, spread)) for name, (mean, spread) in _SIGNALS[sequence].items()}
     if sequence != "T2 fat-suppressed":

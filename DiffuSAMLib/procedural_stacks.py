@@ -10,7 +10,7 @@ import numpy as np
 
 from .datasets import LabelledStack, to_stack
 from .procedural import make_abdomen
-from .procedural_mr import Sequence as MRSequence
+from .procedural_mr import MRSequence
 
 # Those for training start here; the demo and the tests use smaller seeds.
 FIRST_SEED = 1000

@@ -14,7 +14,7 @@ from .backbones import Backbone
 from .devices import autocast, memory_errors
 from .encoded_volume import EncodedVolume
 from .errors import InputError
-from .full_resolution import View, to_volume
+from .full_resolution import PlaneLogits, to_volume
 from .geometry import Geometry
 from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
@@ -203,7 +203,7 @@ class Segmenter:
         timer: StageTimer,
         progress: Progress | None,
         on_decoded: Callable[[int, int, Tensor], None] | None,
-    ) -> list[View]:
+    ) -> list[PlaneLogits]:
         """Generates and decodes in each plane, the axial one being the one that is told of."""
         with ExitStack() as open_stores:
             shape = (len(organs) * options.samples, *self.backbone.memory_shape)
@@ -221,7 +221,7 @@ class Segmenter:
                 for view, store, presence, report in zip(views, stores, presences, reports, strict=True):
                     listener = on_decoded if view.plane == "axial" else None
                     logits = self._propagate(view, store, presence, options, report, listener)
-                    found.append(View(view.order, view.grid, logits))
+                    found.append(PlaneLogits(view.order, view.grid, logits))
         return found
 
     def _generate(

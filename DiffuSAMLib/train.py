@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -133,10 +132,13 @@ def train_prior(
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
     processes.wait()
+    resumes = checkpoint.exists()
+    earlier = None if resumes else earlier_prior(recipe.start, loaded, prior.config)
+    modalities = sorted({stack.modality for stack in stacks})
     record = RunRecord(
         organs=list(chosen),
         cases=[case.name for case in cases],
-        modalities=sorted({stack.modality for stack in stacks}),
+        modalities=modalities,
         backbone_sha256=loaded.sha256,
         recipe=recipe.to_dict(),
         title=title or ", ".join(chosen),
@@ -147,17 +149,16 @@ def train_prior(
         in_pieces=list(traits["in_pieces"]),
         solid=list(traits["solid"]),
         planes=list(planes),
-        mr_gamma=mr_gamma({stack.modality for stack in stacks}, procedural=recipe.procedural),
+        mr_gamma=mr_gamma(
+            modalities, procedural=recipe.procedural, earlier=earlier.header if earlier else None
+        ),
     )
-    if checkpoint.exists():
+    if resumes:
         begun = RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint)
         record = record.going_on_from(begun, checkpoint, title=title, licence=licence)
-    elif earlier := earlier_prior(recipe.start, loaded, prior.config):
+    elif earlier:
         begin_with(prior, earlier)
         record = record.started_with(earlier.sha256, earlier.header.training)
-        if record.earlier_cases:
-            gamma = mr_gamma(record.modalities, procedural=0, earlier=earlier.header.config)
-            record = dataclasses.replace(record, mr_gamma=gamma)
     learnt = [
         stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
     ]

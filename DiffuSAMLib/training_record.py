@@ -78,11 +78,6 @@ class RunRecord:
         cases = sorted({*self.cases, *training.get("cases", ())})
         return dataclasses.replace(self, started_from={"sha256": sha256, "training": training}, cases=cases)
 
-    @property
-    def earlier_cases(self) -> list[str]:
-        """Cases that the prior it began with has seen."""
-        return [] if self.started_from is None else list(self.started_from["training"].get("cases", ()))
-
     def going_on_from(
         self, begun: RunRecord, checkpoint: Path, *, title: str | None, licence: str | None
     ) -> RunRecord:

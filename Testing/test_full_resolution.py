@@ -23,7 +23,7 @@ def encoded(abdomen: Abdomen) -> EncodedVolume:
 
 def to_volume(encoded: EncodedVolume, logits: np.ndarray, *, refine: bool) -> tuple[np.ndarray, np.ndarray]:
     return full_resolution.to_volume(
-        encoded.volume, [full_resolution.View(encoded.order, encoded.grid, logits)], refine=refine
+        encoded.volume, [full_resolution.PlaneLogits(encoded.order, encoded.grid, logits)], refine=refine
     )
 
 
@@ -72,7 +72,7 @@ def test_an_organ_that_is_nowhere_stays_so(encoded: EncodedVolume) -> None:
 def test_of_several_views_the_mean_probability_counts(abdomen: Abdomen, encoded: EncodedVolume) -> None:
     logits = coarse_logits(abdomen, encoded)
     views = [
-        full_resolution.View(encoded.order, encoded.grid, each)
+        full_resolution.PlaneLogits(encoded.order, encoded.grid, each)
         for each in (logits, np.full_like(logits, -10.0), logits)
     ]
     for refine in (False, True):

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 from cases import SIZE, finding_segmenter
 
+from DiffuSAMLib.catalogue import locate
 from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.mr_gamma import PROCEDURAL_MR_GAMMA, mr_gamma
 from DiffuSAMLib.prior import PriorConfig
+from DiffuSAMLib.prior_files import PriorHeader, read_header
 from DiffuSAMLib.volumes import Volume
+
+
+def seen_by_earlier(*cases: str, **config: float) -> PriorHeader:
+    return replace(read_header(locate("abdomen")), training={"cases": list(cases)}, config=config)
 
 
 @pytest.mark.parametrize(
@@ -21,13 +27,15 @@ from DiffuSAMLib.volumes import Volume
         (["CT", "MR"], 48, None, 1.0),
         (["MR"], 48, None, 1.0),
         # What it began with may have seen real MR, or has been darkened itself.
-        (["CT"], 48, {}, 1.0),
-        (["CT"], 0, {"mr_gamma": 1.25}, 1.25),
-        (["MR"], 0, {"mr_gamma": 1.25}, 1.0),
+        (["CT"], 48, seen_by_earlier("a"), 1.0),
+        (["CT"], 0, seen_by_earlier("a", mr_gamma=1.25), 1.25),
+        (["MR"], 0, seen_by_earlier("a", mr_gamma=1.25), 1.0),
+        # Of procedural abdomens alone, it knows no more than this one.
+        (["CT"], 48, seen_by_earlier(), PROCEDURAL_MR_GAMMA),
     ],
 )
 def test_only_mr_that_is_known_from_procedural_abdomens_alone_is_darkened(
-    modalities: list[str], procedural: int, earlier: dict[str, float] | None, expected: float
+    modalities: list[str], procedural: int, earlier: PriorHeader | None, expected: float
 ) -> None:
     assert mr_gamma(modalities, procedural=procedural, earlier=earlier) == expected
 

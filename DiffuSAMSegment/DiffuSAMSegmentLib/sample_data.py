@@ -40,7 +40,7 @@ def registerSampleData(iconFolder: str) -> None:
         nodeNames="CTLiver",
         checksums=f"SHA256:{CT_LIVER_SHA256}",
     )
-    # An example of TotalSegmentator, Apache 2.0: T1-weighted, 20 slices of 3 mm.
+    # An example of TotalSegmentator, Apache 2.0: fat is bright, 20 slices of 3 mm.
     register(
         "MRAbdomen",
         uris=MR_ABDOMEN_URL,

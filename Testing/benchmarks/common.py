@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,11 +53,12 @@ def development_cases(name: str, split: str = "bundled") -> list[LabelledFiles]:
 def provenance() -> dict[str, Any]:
     """The command and the versions that make a result."""
     # Options may name files of this machine: only what they are called is told.
-    options = [Path(option).name if os.sep in option else option for option in sys.argv[1:]]
+    parts = [option.rpartition("=") for option in sys.argv[1:]]
+    options = [title + sign + (Path(rest).name if os.sep in rest else rest) for title, sign, rest in parts]
     script = Path(sys.argv[0]).resolve()
     shown = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
     return {
-        "command": " ".join(["python", shown, *options]),
+        "command": shlex.join(["python", shown, *options]),
         "program_version": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,

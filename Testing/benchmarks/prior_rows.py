@@ -189,7 +189,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     gamma = mr_gamma(
         modalities,
         procedural=recipe.procedural,
-        earlier=earlier.header.config if earlier and earlier_cases else None,
+        earlier=earlier.header if earlier else None,
     )
     save_prior(
         path,

@@ -232,6 +232,15 @@ def demo_seeds(result: dict[str, Any]) -> str:
     return table(["seed", *ORGANS, "mean Dice"], rows)
 
 
+def mr_exponent(result: dict[str, Any]) -> str:
+    exponents = list(result["runs"][0]["dice"])
+    rows = [
+        [run["title"], *(number(run["dice"][exponent]["mean"]) for exponent in exponents)]
+        for run in result["runs"]
+    ]
+    return table(["mean Dice of", *(f"exponent {exponent}" for exponent in exponents)], rows)
+
+
 def training_speed(result: dict[str, Any]) -> str:
     seconds = result["seconds"]
     rows = [[name, number(value, 2)] for name, value in seconds.items()]
@@ -247,6 +256,7 @@ def training_speed(result: dict[str, Any]) -> str:
 
 SECTIONS = {
     "segmenting_ideas": ("Ideas of segmenting, tried on priors as they are: none is kept", segmenting_table),
+    "mr_exponent": ("How dark MR is shown: 11 CHAOS MR that no benchmark scores", mr_exponent),
     "backbone_quality": ("Compact backbone: how well it carries a mask (Dice)", backbone_quality),
     "bundled_prior": ("Bundled prior on the development cases (whole volumes)", prior_scores),
     "demo_seeds": ("Bundled prior on procedural abdomens that no training saw", demo_seeds),

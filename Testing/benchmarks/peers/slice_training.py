@@ -21,7 +21,7 @@ from units import fingerprint
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.checkpoints import read_checkpoint, write_checkpoint
 from DiffuSAMLib.datasets import LabelledStack, load_stack
-from DiffuSAMLib.full_resolution import View, to_volume
+from DiffuSAMLib.full_resolution import PlaneLogits, to_volume
 from DiffuSAMLib.geometry import to_canonical
 from DiffuSAMLib.hounsfield import remove_fat
 from DiffuSAMLib.postprocessing import clean_labels
@@ -271,7 +271,7 @@ def segment_slices(
     grid = SliceGrid.fit(order.geometry, size)
     stack = torch.from_numpy(np.ascontiguousarray(order.apply(normalise(volume))))
     likely = logits_of(grid.to_slices(stack)).softmax(1)[:, 1:]
-    labels, _ = to_volume(volume, [View(order, grid, likely.logit(eps=1e-4).numpy())], refine=True)
+    labels, _ = to_volume(volume, [PlaneLogits(order, grid, likely.logit(eps=1e-4).numpy())], refine=True)
     values = range(1, organs + 1)
     if volume.modality == "CT":
         # The organs that CT cases label here are all solid, as trainings of DiffuSAM find too.
