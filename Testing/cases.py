@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,24 +61,61 @@ def write_dicom(
     folder: Path, volume: Volume, *, slices: int | None = None, uid: str = "1.2.8", number: int = 1
 ) -> None:
     """An axial volume as DICOM files, named against the order of their positions."""
+    (x, y, z), step = volume.geometry.origin, volume.geometry.spacing[2]
+    array = volume.array[:slices].round().astype(np.int16)
+    write_dicom_slices(
+        folder,
+        array,
+        [(x, y, z + place * step) for place in range(len(array))],
+        spacing=volume.geometry.spacing[:2],
+        modality=volume.modality or "",
+        uid=uid,
+        number=number,
+    )
+
+
+def write_dicom_slices(
+    folder: Path,
+    array: np.ndarray,
+    positions: Sequence[tuple[float, float, float]],
+    *,
+    spacing: tuple[float, float],
+    modality: str,
+    uid: str,
+    number: int,
+    description: str = "",
+) -> None:
+    """Axial slices `(n, y, x)`, int16, as the files of a series, named against their order.
+
+    Args:
+        folder: Made if it is not there.
+        array: Their pixels.
+        positions: Of each slice's first pixel, LPS mm.
+        spacing: Along x and y, mm.
+        modality: "CT", "MR" or neither.
+        uid: Of the series.
+        number: Of the series.
+        description: Of the series; none if empty.
+    """
     folder.mkdir(exist_ok=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
-    spacing, origin = volume.geometry.spacing, volume.geometry.origin
-    for place, pixels in enumerate(volume.array[:slices].round().astype(np.int16)):
+    for place, (pixels, (x, y, z)) in enumerate(zip(array, positions, strict=True)):
         image = sitk.GetImageFromArray(pixels[None])
-        image.SetSpacing((spacing[0], spacing[1], 1.0))
+        image.SetSpacing((*spacing, 1.0))
         tags = {
-            "0008|0016": "1.2.840.10008.5.1.4.1.1." + ("2" if volume.modality == "CT" else "4"),
+            "0008|0016": "1.2.840.10008.5.1.4.1.1." + ("2" if modality == "CT" else "4"),
             "0008|0018": f"{uid}.{place + 1}",
-            "0008|0060": volume.modality or "",
+            "0008|0060": modality,
             "0020|000d": "1.2.7",
             "0020|000e": uid,
             "0020|0011": str(number),
             "0020|0013": str(place + 1),
-            "0020|0032": f"{origin[0]}\\{origin[1]}\\{origin[2] + place * spacing[2]}",
+            "0020|0032": f"{x}\\{y}\\{z}",
             "0020|0037": "1\\0\\0\\0\\1\\0",
         }
+        if description:
+            tags["0008|103e"] = description
         for key, value in tags.items():
             image.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{number}_{100 - place}.dcm"))

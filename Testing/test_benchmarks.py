@@ -26,6 +26,7 @@ for folder in (BENCHMARKS / "peers", BENCHMARKS):
     sys.path.insert(0, str(folder))
 
 import common  # noqa: E402
+import diffusam  # noqa: E402
 import prior_rows  # noqa: E402
 import protocols  # noqa: E402
 import run_all  # noqa: E402
@@ -168,6 +169,19 @@ def test_the_priors_of_a_are_those_of_b() -> None:
     for draw in PROTOCOLS["A"].draws:
         assert Job(PROTOCOLS["A"], draw).split.train == Job(PROTOCOLS["B"], draw).split.train
         assert Job(PROTOCOLS["B"], draw).unlabelled_names
+
+
+def test_the_rows_of_a_variant_share_its_training() -> None:
+    rows = [
+        diffusam.variant(row, name="more", changes={"training.seed": 7}, start="mine", procedural=None)
+        for row in (diffusam.DIFFUSAM, diffusam.NO_3D)
+    ]
+    assert [row.method for row in rows] == ["more", "more_no_3d"]
+    job = Job(PROTOCOLS["A"], draw=1, part="development", minutes=3.0)
+    first, second = (prior_rows.row_recipe(Recipe(), row, job) for row in rows)
+    assert first == second
+    assert (first.training.seed, first.training.minutes, first.procedural) == (7, 3.0, 48)
+    assert {row.start for row in rows} == {"mine"}
 
 
 def test_volumes_of_the_ablation_are_nested() -> None:

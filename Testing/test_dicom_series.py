@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+from cases import write_dicom_slices
 
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.volumes import check_same_grid, read_labelmap, read_volume
@@ -26,30 +26,17 @@ def write_series(
     size: int = SIZE,
 ) -> np.ndarray:
     """Axial slices at the given heights (mm); `tilt` shifts each along y by that much of its height."""
-    folder.mkdir(exist_ok=True)
     array = np.random.default_rng(number).integers(0, 500, (len(positions), size, size)).astype(np.int16)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    # Named against the order of their positions.
-    for place, (pixels, z) in enumerate(zip(array, positions, strict=True)):
-        image = sitk.GetImageFromArray(pixels[None])
-        image.SetSpacing((0.8, 0.9, 1.0))
-        tags = {
-            "0008|0016": "1.2.840.10008.5.1.4.1.1.4" if modality == "MR" else "1.2.840.10008.5.1.4.1.1.2",
-            "0008|0018": f"{uid}.{place + 1}",
-            "0008|0060": modality,
-            "0008|103e": description,
-            "0020|000d": "1.2.3",
-            "0020|000e": uid,
-            "0020|0011": str(number),
-            "0020|0013": str(place + 1),
-            "0020|0032": f"-10\\{5 + tilt * z}\\{z}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }
-        for key, value in tags.items():
-            image.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{number}_{100 - place}.dcm"))
-        writer.Execute(image)
+    write_dicom_slices(
+        folder,
+        array,
+        [(-10, 5 + tilt * z, z) for z in positions],
+        spacing=(0.8, 0.9),
+        modality=modality,
+        uid=uid,
+        number=number,
+        description=description,
+    )
     return array
 
 

@@ -257,3 +257,15 @@ def test_slicer_util_is_slicers_own(host):
     assert len([n for n in facts().util_names if not hasattr(slicer.util, n)]) < 5
     assert "site-packages" in slicer.util.__file__
     assert sys.modules["slicer.util"] is slicer.util
+
+
+def test_a_plot_view_of_the_host_wants_an_owner(host):
+    """Without one, the view would appear in the layout of the application."""
+    import slicer
+
+    view = slicer.qMRMLPlotView()
+    view.setMRMLScene(slicer.mrmlScene)
+    node = slicer.vtkMRMLPlotViewNode()
+    with pytest.raises(ValueError, match="layout"):
+        view.setMRMLPlotViewNode(node)
+    view.delete()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ablations import NO_3D
 from prior_rows import PriorRow, measure_row
@@ -45,12 +47,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     changes = {place: _value(value) for place, value in arguments.set}
-    first = replace(DIFFUSAM, method=arguments.method, start=arguments.start, procedural=arguments.procedural)
+    others = {"start": arguments.start, "procedural": arguments.procedural}
     with terminated_as_interrupt():
         for job in jobs(arguments):
-            recipe = load_recipe(arguments.recipe or job.protocol.recipe).with_settings(changes)
+            recipe = load_recipe(arguments.recipe or job.protocol.recipe)
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
-            rows = [first]
+            rows = [DIFFUSAM]
             if arguments.no_3d:
                 rows.append(NO_3D)
             if prior is None and arguments.regression:
@@ -58,7 +60,23 @@ def main() -> None:
             if prior is None and arguments.adapt_minutes:
                 rows.append(replace(ADAPTED, adapt_minutes=arguments.adapt_minutes))
             for row in rows:
+                row = variant(row, name=arguments.method, changes=changes, **others)
                 measure_row(row, job, recipe=recipe, prior=prior)
+
+
+def variant(row: PriorRow, *, name: str, changes: Mapping[str, Any], **others: Any) -> PriorRow:
+    """A row of a variant of DiffuSAM, such as "more" or "more_no_3d".
+
+    Args:
+        row: Of DiffuSAM itself.
+        name: Of the variant; "diffusam" keeps the row's own.
+        changes: Settings of the recipe; those of the row count more.
+        others: Fields of `PriorRow`.
+    """
+    method = row.method
+    if name != DIFFUSAM.method:
+        method = name if method == DIFFUSAM.method else f"{name}_{method}"
+    return replace(row, method=method, changes={**changes, **row.changes}, **others)
 
 
 def _value(text: str) -> object:
