@@ -68,7 +68,6 @@ def make_abdomen(
     spacing: tuple[float, float, float] = (2.0, 2.0, 5.0),
     appearance: Literal["natural", "random"] = "natural",
     sequence: MRSequence = "T2 fat-suppressed",
-    unusual: bool = False,
 ) -> Abdomen:
     """Make an abdomen: body, bones, organs, bowel and vessels, as a scanner might show them.
 
@@ -83,7 +82,6 @@ def make_abdomen(
         spacing: Millimetres along `(x, y, z)`.
         appearance: "natural", or "random" for a random intensity of every tissue.
         sequence: Of an MR with natural appearance; fat is bright in "T2" and "T1".
-        unusual: Whether kidneys may lie low, in front or turned, and be large or small, as some people have them.
 
     Raises:
         ValueError: The shape or the spacing is not positive.
@@ -95,7 +93,7 @@ def make_abdomen(
     axes = tuple(
         c + (np.arange(n) - (n - 1) / 2) * s for c, n, s in zip(centre, shape, spacing[::-1], strict=True)
     )
-    canvas = Anatomy(seed, unusual=unusual).paint((axes[0], axes[1], axes[2]))
+    canvas = Anatomy(seed).paint((axes[0], axes[1], axes[2]))
     rng = np.random.default_rng([seed, 10, modality == "MR", appearance == "random"])
     if modality == "CT" and rng.random() < 0.7:
         paint_table(canvas, rng)

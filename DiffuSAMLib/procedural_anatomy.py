@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import ndimage
 
@@ -17,13 +19,13 @@ from .procedural_canvas import (
     Body,
     Box,
     Canvas,
-    Level,
     rotation,
     smooth_field,
     smooth_max,
 )
-from .procedural_kidney import KidneyPlace, paint_kidney
 
+# (organ, box, level function, where it may be) -> the level that bounds the organ.
+Level = Callable[[int, Box, Array, Array], float]
 _SOFT = ("visceral fat", "muscle")
 
 
@@ -32,11 +34,10 @@ class Anatomy:
 
     Args:
         seed: Decides everything about the patient.
-        unusual: Whether kidneys may lie elsewhere than most have them, and be larger or smaller.
 
     """
 
-    def __init__(self, seed: int, *, unusual: bool = False) -> None:
+    def __init__(self, seed: int) -> None:
         self._seed = seed
         rng = np.random.default_rng([seed, 0])
         self.body = Body.draw(rng)
@@ -46,13 +47,6 @@ class Anatomy:
         self._targets[LIVER] = float(
             np.clip(1500 * room**0.8 * rng.uniform(0.85, 1.15), *VOLUME_RANGES_ML[LIVER])
         )
-        self._kidneys = {organ: KidneyPlace() for organ in (RIGHT_KIDNEY, LEFT_KIDNEY)}
-        if unusual:
-            # A source of their own: everything else about the patient stays as it is.
-            places = np.random.default_rng([seed, 4])
-            self._kidneys = {organ: KidneyPlace.draw(places) for organ in self._kidneys}
-        for organ, place in self._kidneys.items():
-            self._targets[organ] *= place.size
         self._levels: dict[int, float] = {}
         self._calibrate()
 
@@ -115,8 +109,7 @@ class Anatomy:
             return self._levels[organ]
 
         kidneys = [
-            paint_kidney(canvas, rng, organ, rough, hard, level, place)
-            for organ, place in self._kidneys.items()
+            paint_kidney(canvas, rng, side, rough, hard, level) for side in (RIGHT_KIDNEY, LEFT_KIDNEY)
         ]
         hard_all = hard.copy()
         for box, f in kidneys:
@@ -255,6 +248,47 @@ def paint_great_vessels(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.paint(box, fraction < 1, "inferior vena cava", over=over)
     box, fraction = canvas.tube(np.array([[2, 8, 330], [4, 6, 215], [18, -2, 190]]), 8.0)
     canvas.paint(box, fraction < 1, "esophagus", over=over)
+
+
+def paint_kidney(
+    canvas: Canvas, rng: np.random.Generator, organ: int, rough: Array, hard: Array, level: Level
+) -> tuple[Box, Array]:
+    """A bean with cortex, pyramids and a sinus open to the middle; returns its box and its fat's level."""
+    side = -1 if organ == RIGHT_KIDNEY else 1
+    height = rng.uniform(88, 108) + (0 if side < 0 else rng.uniform(2, 18))
+    centre = (side * rng.uniform(60, 68), rng.uniform(36, 44), height)
+    radii = np.array([26, 24, 53]) * rng.uniform(0.92, 1.08, 3)
+    turn = rotation(rng.uniform(-0.3, -0.08), side * rng.uniform(-0.32, -0.12), side * rng.uniform(0.2, 0.7))
+    reach = 70.0
+    box = canvas.box([c - reach for c in centre], [c + reach for c in centre])
+    u, v, w = canvas.local(box, centre, turn)
+    u = -side * u  # positive towards the middle of the body
+    bean = u - rng.uniform(7, 13) * ((w / 52) ** 2 - 0.25)
+    norm = np.sqrt((bean / radii[0]) ** 2 + (v / radii[1]) ** 2 + (w / radii[2]) ** 2)
+    hilum_z = rng.uniform(-6, 6)
+    hilum = (
+        np.sqrt(((u - 24) / 15) ** 2 + ((v + 2) / 8) ** 2 + ((w - hilum_z) / rng.uniform(13, 19)) ** 2) - 1
+    ) * 11
+    soft = smooth_max((norm - 1) * 30, -hilum, 5.0) + 1.3 * rough[box]
+    f = soft - level(organ, box, soft, hard[box] < 0)
+    mine = canvas.paint(box, (f < 0) & (hard[box] < 0), "kidney")
+    canvas.labels[box][mine] = organ
+
+    lobes = (
+        np.cos(w * 2 * np.pi / rng.uniform(15, 20))
+        + 0.8 * np.cos(2.5 * np.arctan2(v, bean + 4))
+        + 0.5 * rough[box]
+    )
+    canvas.paint(box, (f < -6.5) & (f > -15) & (lobes > -0.15), "kidney medulla", over=("kidney",))
+    sinus = np.sqrt(((u - 9) / 13) ** 2 + (v / 8) ** 2 + ((w - hilum_z) / 25) ** 2) + 0.18 * rough[box]
+    canvas.paint(box, (sinus < 1) & (f < -3), "kidney sinus", over=("kidney", "kidney medulla"))
+    if rng.random() < 0.25:
+        size = rng.uniform(6, 20)
+        at = rotation(0, 0, rng.uniform(0, 6)) @ (15, 0, 0) + (0, 0, rng.uniform(-30, 30))
+        cyst = np.sqrt((u - at[0]) ** 2 + (v - at[1]) ** 2 + (w - at[2]) ** 2) < size
+        canvas.paint(box, cyst, "kidney cyst", over=("kidney", "kidney medulla", "kidney sinus"))
+    # The fat around the kidney is thickest towards the spine and the back: other organs stay in front.
+    return box, f - 2.5 - 10 * np.clip(u / 25, 0, 1) - 10 * np.clip(v / 22, 0, 1)
 
 
 def paint_spleen(

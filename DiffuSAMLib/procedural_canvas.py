@@ -8,7 +8,7 @@ seed is one patient whatever the grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +16,6 @@ from scipy import ndimage, sparse
 
 Array = np.ndarray
 Box = tuple[slice, slice, slice]
-# (organ, box, level function, where it may be) -> the level that bounds the organ.
-Level = Callable[[int, Box, Array, Array], float]
 
 _NAMES = """air, skin, body fat, visceral fat, muscle, bone, bone marrow, ribs, intervertebral disc,
 spinal canal, lung, heart, aorta, inferior vena cava, liver, liver vessel, liver lesion, gallbladder,

@@ -21,8 +21,7 @@ _SEQUENCES: dict[int, MRSequence] = {2: "T1", 10: "T1", 20: "T2"}
 def procedural_stacks(count: int, *, organs: Sequence[str], size: int) -> list[LabelledStack]:
     """The first `count` abdomens for training: CT and MR in turn, every third with tissues of random brightness.
 
-    Some kidneys lie where few people have them. Most of the other MR are T2-weighted with suppressed fat; three in
-    eight show it bright.
+    Most of the other MR are T2-weighted with suppressed fat; three in eight show it bright.
 
     Args:
         count: How many.
@@ -42,7 +41,6 @@ def _stack(seed: int, organs: Sequence[str], size: int) -> LabelledStack:
         spacing=(pixel, pixel, 5.0),
         appearance="random" if seed % 3 == 0 else "natural",
         sequence=_SEQUENCES.get(seed % 24, "T2 fat-suppressed"),
-        unusual=True,
     )
     labels = abdomen.labels
     stack = to_stack(
