@@ -77,48 +77,12 @@ def test_the_mean_is_taken_over_objects() -> None:
     torch.testing.assert_close(mask_loss(both, square().repeat(2, 1, 1, 1)), expected)
 
 
-def two_organs() -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks `(1, 2, 64, 64)` of a large and a small organ, and outlines that are right."""
-    masks = torch.zeros(1, 2, 64, 64, dtype=torch.bool)
-    masks[0, 0, 8:56, 8:40] = True
-    masks[0, 1, 24:32, 48:56] = True
-    return masks, torch.nn.functional.avg_pool2d(masks.float(), 4) * 40 - 20
-
-
 def test_outlines_cost_by_how_wrong_they_are_where_the_organ_is_known() -> None:
-    masks, right = two_organs()
+    masks = torch.cat((square(), square().roll(8, dims=3)), dim=1) > 0
+    right = torch.nn.functional.avg_pool2d(masks.float(), 4) * 40 - 20
     both = torch.tensor([[True, True]])
     assert outline_loss(right, masks, both) < 1e-2
     wrong = right.clone()
-    wrong[:, 1] = right[:, 1].roll(4, dims=2)
+    wrong[:, 1] = right[:, 1].roll(2, dims=2)
     assert outline_loss(wrong, masks, both) > 0.5
     assert outline_loss(wrong, masks, torch.tensor([[True, False]])) < 1e-2
-
-
-def test_a_small_organ_that_is_missed_costs_as_much_as_a_large_one() -> None:
-    """But for its pixels."""
-    masks, right = two_organs()
-    known = torch.tensor([[True, True]])
-    costs = []
-    for organ in range(2):
-        missed = right.clone()
-        missed[:, organ] = -20
-        costs.append(float(outline_loss(missed, masks, known)))
-    assert costs[0] > costs[1] > 0.45
-
-
-def test_an_organ_that_claims_the_place_of_another_costs() -> None:
-    masks, right = two_organs()
-    claimed = right.clone()
-    claimed[:, 0] = right.amax(1) + 5
-    assert outline_loss(claimed, masks, torch.tensor([[True, True]])) > 0.3
-
-
-def test_outlines_of_unknown_organs_get_no_gradient() -> None:
-    masks, right = two_organs()
-    outlines = right.clone().requires_grad_()
-    outline_loss(outlines, masks, torch.tensor([[True, False]])).backward()
-    assert outlines.grad is not None
-    assert bool(outlines.grad.isfinite().all())
-    assert outlines.grad[:, 0].any()
-    assert not outlines.grad[:, 1].any()
