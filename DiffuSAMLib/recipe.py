@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .augmentation import IntensityAugmentation, SpatialAugmentation
-from .backbones import Backbone
 from .config_json import from_json, with_settings
 from .errors import InputError
 from .files import atomic_path
-from .prior import PriorConfig
 from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,6 @@ class Recipe:
         kind: "diffusion", or "regression" for the control without noise.
         width: Channels of the denoising UNet at full and at half resolution.
         condition_width: Channels of the image condition and of the UNet that makes it.
-        outline_width: Channels of the decoder of outlines at the finest level; 0 has none.
         training_steps: Length of the noise schedule.
         planes: In which the cases are cut into slices: "axial", "three", or "auto", which takes three where every
             case is small and its voxels are about as long as wide. Segmenting then joins the three as well.
@@ -124,7 +121,6 @@ class Recipe:
     kind: Literal["diffusion", "regression"] = "diffusion"
     width: tuple[int, int] = (32, 64)
     condition_width: tuple[int, int] = (80, 112)
-    outline_width: int = 24
     training_steps: int = 1000
     planes: Literal["auto", "axial", "three"] = "auto"
     procedural: int = 0
@@ -143,29 +139,8 @@ class Recipe:
         for name in ("width", "condition_width"):
             if not all(channels > 0 and channels % 16 == 0 for channels in getattr(self, name)):
                 raise InputError(f"The setting {name} must be two multiples of 16.")
-        if self.outline_width < 0 or self.outline_width % 8:
-            raise InputError("The setting outline_width must be 0 or a multiple of 8.")
         if self.training_steps < 2 or self.procedural < 0:
             raise InputError("A recipe needs at least 2 training steps, and 0 or more procedural abdomens.")
-
-    def prior_config(self, backbone: Backbone, organs: tuple[str, ...], **traits: Any) -> PriorConfig:
-        """The shape of the prior to be trained.
-
-        Args:
-            backbone: That of the recipe.
-            organs: Names of the labels.
-            traits: What the cases decide: further fields of `PriorConfig`.
-        """
-        return PriorConfig.for_backbone(
-            backbone,
-            organs,
-            kind=self.kind,
-            width=self.width,
-            condition_width=self.condition_width,
-            outline_width=self.outline_width,
-            training_steps=self.training_steps,
-            **traits,
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the schema version first."""
@@ -245,17 +220,11 @@ def _with_planes(content: dict[str, Any]) -> dict[str, Any]:
     return {"planes": "axial", **content}
 
 
-def _with_outline_width(content: dict[str, Any]) -> dict[str, Any]:
-    """Outlines were read from the condition alone."""
-    return {"outline_width": 0, **content}
-
-
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     0: _with_sections,
     1: _with_slice_uses,
     2: _with_start,
     3: _with_planes,
-    4: _with_outline_width,
 }
 """For each older schema version, what turns a recipe into one of the next version."""
 
@@ -265,7 +234,6 @@ PAPER = Recipe(
     image_size=PAPER_IMAGE_SIZE,
     width=(64, 128),
     condition_width=(128, 192),
-    outline_width=0,
     planes="axial",
     start="none",
     training=TrainingConfig(

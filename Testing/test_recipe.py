@@ -55,7 +55,7 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_what_a_file_leaves_out_has_its_default() -> None:
-    content = {"schema_version": 5, "training": {"batch": 2, "learning_rate": 1}}
+    content = {"schema_version": 4, "training": {"batch": 2, "learning_rate": 1}}
     assert Recipe.from_dict(content) == Recipe(training=TrainingConfig(batch=2, learning_rate=1.0))
 
 
@@ -73,7 +73,7 @@ def test_a_recipe_of_the_first_schema_is_upgraded() -> None:
         spatial=SpatialAugmentation(rotation=4.0),
         intensity=IntensityAugmentation(cross_modality=0.2, organ_curves=0.0),
     )
-    assert Recipe.from_dict(old) == Recipe(start="none", planes="axial", outline_width=0, training=expected)
+    assert Recipe.from_dict(old) == Recipe(start="none", planes="axial", training=expected)
 
 
 def test_recipes_of_the_second_schema_used_every_slice_once() -> None:
@@ -81,18 +81,13 @@ def test_recipes_of_the_second_schema_used_every_slice_once() -> None:
 
 
 def test_recipes_of_the_third_schema_began_anew() -> None:
-    assert Recipe.from_dict({"schema_version": 2}).start == "none"
+    assert Recipe.from_dict({"schema_version": 2}) == Recipe(start="none", planes="axial")
     assert PAPER.start == "none"
 
 
 def test_recipes_of_the_fourth_schema_had_axial_slices_alone() -> None:
     assert Recipe.from_dict({"schema_version": 3}).planes == "axial"
     assert PAPER.planes == "axial"
-
-
-def test_recipes_of_the_fifth_schema_had_no_decoder_of_outlines() -> None:
-    assert Recipe.from_dict({"schema_version": 4}).outline_width == 0
-    assert PAPER.outline_width == 0
 
 
 def test_settings_are_changed_by_their_place() -> None:
@@ -118,7 +113,6 @@ def test_settings_are_changed_by_their_place() -> None:
         ({"schema_version": 1, "training": []}, "training is not a JSON object"),
         ({"schema_version": 1, "width": [32]}, "a list of 2 values"),
         ({"schema_version": 1, "width": [32, 60]}, "multiples of 16"),
-        ({"schema_version": 5, "outline_width": 12}, "0 or a multiple of 8"),
         ({"schema_version": 1, "training": {"batch": 0}}, "batch must be 1"),
         ({"schema_version": 1, "training": {"slice_uses": 0}}, "slice_uses must be 1"),
         ({"schema_version": 1, "training": {"seed": 10**14}}, "seed must be 0 to"),
