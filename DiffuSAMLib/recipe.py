@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .augmentation import IntensityAugmentation, SpatialAugmentation
+from .backbones import Backbone
 from .config_json import from_json, with_settings
 from .errors import InputError
 from .files import atomic_path
+from .prior import PriorConfig
 from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
@@ -141,6 +143,24 @@ class Recipe:
                 raise InputError(f"The setting {name} must be two multiples of 16.")
         if self.training_steps < 2 or self.procedural < 0:
             raise InputError("A recipe needs at least 2 training steps, and 0 or more procedural abdomens.")
+
+    def prior_config(self, backbone: Backbone, organs: tuple[str, ...], **traits: Any) -> PriorConfig:
+        """The shape of the prior to be trained.
+
+        Args:
+            backbone: That of the recipe.
+            organs: Names of the labels.
+            traits: What the cases decide: further fields of `PriorConfig`.
+        """
+        return PriorConfig.for_backbone(
+            backbone,
+            organs,
+            kind=self.kind,
+            width=self.width,
+            condition_width=self.condition_width,
+            training_steps=self.training_steps,
+            **traits,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the schema version first."""

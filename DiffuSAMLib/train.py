@@ -25,7 +25,7 @@ from .mr_gamma import mr_gamma
 from .plane_stacks import plane_stacks
 from .planes import planes_to_learn
 from .preflight import Finding, check_cases, organs_of, unified
-from .prior import Prior, PriorConfig
+from .prior import Prior
 from .prior_files import PriorHeader, read_header
 from .procedural import ORGAN_NAMES
 from .procedural_stacks import procedural_stacks
@@ -128,7 +128,7 @@ def train_prior(
     held_out = choose_held_out(stacks, recipe.validation)
     torch.manual_seed(recipe.training.seed)
     traits = label_traits(stacks, chosen)
-    prior = Prior(_prior_config(recipe, loaded, chosen, **traits, planes=planes)).to(network.device)
+    prior = Prior(recipe.prior_config(loaded.backbone, chosen, **traits, planes=planes)).to(network.device)
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
     processes.wait()
@@ -236,9 +236,8 @@ def finish_training(
         return save_prior(
             path,
             weights,
-            config=_prior_config(
-                recipe,
-                loaded,
+            config=recipe.prior_config(
+                loaded.backbone,
                 tuple(record.organs),
                 in_pieces=tuple(record.in_pieces),
                 solid=tuple(record.solid),
@@ -319,20 +318,6 @@ def _read(
             hint="Crop the images around it, or choose a larger --image-size.",
         )
     return stacks, geometries
-
-
-def _prior_config(
-    recipe: Recipe, loaded: LoadedBackbone, organs: tuple[str, ...], **traits: Any
-) -> PriorConfig:
-    return PriorConfig.for_backbone(
-        loaded.backbone,
-        organs,
-        kind=recipe.kind,
-        width=recipe.width,
-        condition_width=recipe.condition_width,
-        training_steps=recipe.training_steps,
-        **traits,
-    )
 
 
 def _description(held_out: HeldOut | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from common import ORGANS, RUNS
 from protocols import CLEAN_BACKBONE, CLEAN_PRIOR
 
 from DiffuSAMLib.interrupts import terminated_as_interrupt
-from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.procedural_stacks import procedural_stacks
 from DiffuSAMLib.recipe import Recipe
 from DiffuSAMLib.slice_sampler import SliceSampler
@@ -42,9 +42,7 @@ def main() -> None:
     loaded = load_backbone("compact", path=CLEAN_BACKBONE)
     network = loaded.backbone
     torch.manual_seed(recipe.training.seed)
-    config = PriorConfig.for_backbone(
-        network, ORGANS, width=recipe.width, condition_width=recipe.condition_width
-    )
+    config = recipe.prior_config(network, ORGANS)
     stacks = procedural_stacks(ABDOMENS, organs=ORGANS, size=network.image_size)
     prior = Prior(config)
     earlier = earlier_prior(arguments.start, loaded, config)

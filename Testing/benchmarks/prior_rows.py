@@ -20,7 +20,7 @@ from DiffuSAMLib.mr_gamma import mr_gamma
 from DiffuSAMLib.plane_stacks import plane_stacks
 from DiffuSAMLib.planes import planes_to_learn
 from DiffuSAMLib.pretrain import pretrain_backbone
-from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.procedural_stacks import procedural_stacks
 from DiffuSAMLib.recipe import Recipe
 from DiffuSAMLib.segmenter import SegmentOptions
@@ -160,16 +160,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     stacks = [load_stack(case, organs=organs, size=network.image_size) for case in cases]
     planes = planes_to_learn(recipe.planes, [read_case(case)[0].geometry for case in cases])
     torch.manual_seed(recipe.training.seed)
-    config = PriorConfig.for_backbone(
-        network,
-        organs,
-        kind=recipe.kind,
-        width=recipe.width,
-        condition_width=recipe.condition_width,
-        training_steps=recipe.training_steps,
-        **label_traits(stacks, organs),
-        planes=planes,
-    )
+    config = recipe.prior_config(network, organs, **label_traits(stacks, organs), planes=planes)
     prior = Prior(config)
     earlier_cases: tuple[str, ...] = ()
     if earlier := earlier_prior(start, loaded, config):

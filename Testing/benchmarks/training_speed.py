@@ -22,7 +22,7 @@ from protocols import PROTOCOLS
 
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.datasets import load_stack
-from DiffuSAMLib.prior import Prior, PriorConfig
+from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.recipe import RECIPES, Recipe
 from DiffuSAMLib.run_report import peak_memory_mb
 from DiffuSAMLib.slice_sampler import SliceSampler
@@ -64,9 +64,7 @@ def measure(
     stacks = [load_stack(case, organs=tuple(organs), size=backbone.image_size) for case in cases]
     torch.manual_seed(0)
     config = replace(recipe.training, iterations=iterations, minutes=None)
-    shape = PriorConfig.for_backbone(
-        backbone, tuple(organs), width=recipe.width, condition_width=recipe.condition_width
-    )
+    shape = recipe.prior_config(backbone, tuple(organs))
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         training = PriorTraining(
