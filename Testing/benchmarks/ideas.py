@@ -31,7 +31,8 @@ class Idea:
 
 
 # The rough masks are in the history, from commit e220ae9 to 683aa69; priors and backbones are not, nor is the code of
-# the neighbours' memories.
+# the neighbours' memories. The decoder of outlines is there at 0f62c8d, organs that compete at 277a731, kidneys in unusual
+# places at d5bf9c3; outlines alone were an edit of these that is not kept.
 IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once",
@@ -124,6 +125,26 @@ IDEAS = (
         )
         for protocol in ("C-CT", "C-MR")
     ),
+    *(
+        Idea(title, protocol, "diffusam", after, False)
+        for title, after in (
+            (
+                "Outlines from a decoder on all levels of features, not from the condition; the denoiser sees them too. "
+                "Procedural kidneys in unusual places",
+                "outline_decoder",
+            ),
+            (
+                "The same decoder instead of the condition: the denoiser sees outlines alone, learnt with organs that "
+                "compete for pixels; slices used twice",
+                "outlines_alone",
+            ),
+            (
+                "Organs compete for pixels in the loss on outlines, and have a Dice each",
+                "competing_outlines",
+            ),
+        )
+        for protocol in ("A", "B")
+    ),
     Idea(
         "Milder changes of the intensities (the recipe one-modality)",
         "D",
@@ -184,6 +205,37 @@ def segmenting_table(content: Mapping[str, Any]) -> str:
 
 def _mean_dice(cases: Mapping[str, Mapping[str, float]]) -> float:
     return statistics.mean(value for organs in cases.values() for value in organs.values())
+
+
+# What the names in results/decoder_ideas.json stand for.
+DECODERS = {
+    "frozen_decoder": "the peer: 96 channels, organs compete for pixels, a Dice for each",
+    "narrow": "24 to 96 channels",
+    "narrow+procedural": "24 to 96 channels, 48 procedural abdomens besides",
+    "narrow+procedural MR": "24 to 96 channels, 48 procedural MR besides",
+    "narrow+each": "24 to 96 channels, every organ by itself, one Dice for all: the loss on a prior's outlines",
+    "each+procedural": "96 channels, every organ by itself, one Dice for all, 48 procedural abdomens besides",
+}
+
+
+def decoders_table(content: Mapping[str, Any]) -> str:
+    """Decoders on frozen features by how they were trained, and what masks of the best are worth as memories.
+
+    Args:
+        content: Of results/decoder_ideas.json.
+    """
+    places = ("A", "B", "B, exponent 1.5")
+    rows = [
+        [DECODERS[run["variant"]], f"{run['minutes']:g}", *(number(run[place]["dice"]) for place in places)]
+        for run in content["decoders"]
+    ]
+    memories = content["masks_as_memories"]
+    titles = list(memories["A"])
+    chained = table(
+        [f"mean Dice, {memories['decoder']}", *titles],
+        [[place, *(number(memories[place][title]) for title in titles)] for place in ("A", "B")],
+    )
+    return table(["decoder on frozen features", "minutes", *places], rows) + "\n" + chained
 
 
 def ideas_table(found: Mapping[tuple[str, str], Summary]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ablation_tables import ablation_sections, groups
 from common import ORGANS, RESULTS
-from ideas import ideas_table, segmenting_table
+from ideas import decoders_table, ideas_table, segmenting_table
 from markdown_tables import NOT_RUN, number, spread, table
 from protocols import PROTOCOLS
 from rows import METHODS, Summary, summaries
@@ -256,6 +256,7 @@ def training_speed(result: dict[str, Any]) -> str:
 
 SECTIONS = {
     "segmenting_ideas": ("Ideas of segmenting, tried on priors as they are: none is kept", segmenting_table),
+    "decoder_ideas": ("The peer that is a decoder on frozen features: what makes it good", decoders_table),
     "mr_exponent": ("How dark MR is shown: 11 CHAOS MR that no benchmark scores", mr_exponent),
     "backbone_quality": ("Compact backbone: how well it carries a mask (Dice)", backbone_quality),
     "bundled_prior": ("Bundled prior on the development cases (whole volumes)", prior_scores),
