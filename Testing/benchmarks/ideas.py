@@ -31,8 +31,8 @@ class Idea:
 
 
 # The rough masks are in the history, from commit e220ae9 to 683aa69; priors and backbones are not, nor is the code of
-# the neighbours' memories. The decoder of outlines is there at 0f62c8d, organs that compete at 277a731, kidneys in unusual
-# places at d5bf9c3; outlines alone were an edit of these that is not kept.
+# the neighbours' memories. The decoder of outlines is there at 0f62c8d, organs that compete at 277a731, kidneys in
+# unusual places at d5bf9c3; outlines alone were an edit of these that is not kept.
 IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once",
