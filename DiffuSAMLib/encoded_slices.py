@@ -80,18 +80,9 @@ class EncodedBatch:
     noise: Tensor
 
     @classmethod
-    def of(cls, choices: Sequence[Choice], most: int | None = None) -> EncodedBatch:
+    def of(cls, choices: Sequence[Choice]) -> EncodedBatch:
         slices = [choice.slice for choice in choices]
         items = [(row, organ) for row, choice in enumerate(choices) for organ in choice.organs]
-        timesteps = torch.cat([choice.timesteps for choice in choices])
-        noise = torch.cat([choice.noise for choice in choices])
-        if most is not None and len(items) > most:
-            pick = torch.randperm(len(items), generator=torch.Generator().manual_seed(int(timesteps.sum())))[
-                :most
-            ].tolist()
-            items = [items[k] for k in pick]
-            timesteps = timesteps[pick]
-            noise = noise[pick]
         device = slices[0].masks.device
         levels = zip(*(each.features.levels() for each in slices), strict=True)
         return cls(
@@ -102,8 +93,8 @@ class EncodedBatch:
             organs=torch.tensor([organ for _, organ in items], device=device),
             memories=torch.stack([slices[row].memory(organ) for row, organ in items]),
             empty=torch.stack([slices[row].empty for row, _ in items]),
-            timesteps=timesteps.to(device),
-            noise=noise.to(device),
+            timesteps=torch.cat([choice.timesteps for choice in choices]).to(device),
+            noise=torch.cat([choice.noise for choice in choices]).to(device),
         )
 
 

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures
 from .errors import InputError
-from .outline_decoder import OutlineDecoder
 from .planes import AXIAL, PLANES, Plane
 
 # Names of the weights that belong to the organs of one prior start so.
-ORGAN_WEIGHTS = ("outline_head.", "outline_decoder.head.", "presence_head.", "denoiser.class_embedding.")
+ORGAN_WEIGHTS = ("outline_head.", "presence_head.", "denoiser.class_embedding.")
 # Outlines per position of the condition, in each direction.
 OUTLINE_PARTS = 4
 
@@ -33,8 +32,6 @@ class PriorConfig:
         feature_channels: Channels of the backbone's fine, middle and coarse features.
         width: Channels of the denoising UNet at full and at half resolution.
         condition_width: Channels of the image condition, and of the UNet that makes it, at both resolutions.
-        outline_width: Channels of the decoder of outlines at the finest level of features; 0 has none, and reads
-            outlines from the condition alone.
         kind: "diffusion", or "regression": the same network without noise, the control that shows what
             diffusion adds.
         training_steps: Length of the noise schedule.
@@ -52,7 +49,6 @@ class PriorConfig:
     feature_channels: tuple[int, int, int]
     width: tuple[int, int] = (32, 64)
     condition_width: tuple[int, int] = (80, 112)
-    outline_width: int = 0
     kind: Literal["diffusion", "regression"] = "diffusion"
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
@@ -101,13 +97,15 @@ class Prior(nn.Module):
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.config = config
-        parts = OUTLINE_PARTS**2
-        self.outline_decoder = OutlineDecoder(
-            config.feature_channels, len(config.organs), width=config.outline_width
-        )
-        self.presence_head = nn.Linear(2 * len(config.organs), len(config.organs))
+        fine, middle, coarse = config.feature_channels
+        wide, deep = config.condition_width
+        self.project = nn.Conv2d(16 * fine + 4 * middle + coarse, wide, kernel_size=1)
+        self.condition_unet = _unet(wide, wide, (wide, deep), attention=True)
+        # Quarters of a position in both directions: the size of the decoder's masks.
+        self.outline_head = nn.Conv2d(wide, len(config.organs) * OUTLINE_PARTS**2, kernel_size=1)
+        self.presence_head = nn.Linear(2 * wide + 2 * len(config.organs), len(config.organs))
         self.denoiser = _unet(
-            config.memory_channels + parts, config.memory_channels, config.width, organs=len(config.organs)
+            config.memory_channels + wide, config.memory_channels, config.width, organs=len(config.organs)
         )
         self.register_buffer("latent_deviation", torch.ones(config.memory_channels, 1, 1))
         # Zero terminal SNR: sampling starts at pure noise, so training must have seen it (arXiv 2305.08891).
@@ -120,18 +118,19 @@ class Prior(nn.Module):
         )
 
     def condition(self, features: ImageFeatures) -> Tensor:
-        """The image condition `(n, c, h, w)` at stride 16, from all three feature levels.
-
-        With a decoder of outlines, these follow as further channels, 16 for each organ.
-        """
-        return F.pixel_unshuffle(self.outline_decoder(features), OUTLINE_PARTS)
+        """The image condition `(n, c, h, w)` at stride 16, from all three feature levels."""
+        stacked = torch.cat(
+            (F.pixel_unshuffle(features.fine, 4), F.pixel_unshuffle(features.middle, 2), features.coarse),
+            dim=1,
+        )
+        return self.condition_unet(self.project(stacked), 0).sample
 
     def outlines(self, condition: Tensor) -> Tensor:
         """Logits `(n, organs, 4h, 4w)` of where the organs are, as far as the condition alone knows.
 
         Training asks for them so that the condition soon learns to tell organs apart; presence is read from them.
         """
-        return F.pixel_shuffle(condition, OUTLINE_PARTS)
+        return F.pixel_shuffle(self.outline_head(condition), OUTLINE_PARTS)
 
     def presence(self, condition: Tensor, outlines: Tensor | None = None) -> Tensor:
         """Logits `(n, organs)`: is the organ in the slice? Tells where generating a memory is worth while.
@@ -142,7 +141,7 @@ class Prior(nn.Module):
         """
         inside = (self.outlines(condition) if outlines is None else outlines).sigmoid()
         surest = F.avg_pool2d(inside, OUTLINE_PARTS).amax((2, 3)).logit(eps=1e-3)
-        pooled = (surest, inside.mean((2, 3)).sqrt())
+        pooled = (condition.mean((2, 3)), condition.amax((2, 3)), surest, inside.mean((2, 3)).sqrt())
         return self.presence_head(torch.cat(pooled, dim=1))
 
     def denoise(self, noisy: Tensor, timestep: Tensor | int, condition: Tensor, organs: Tensor) -> Tensor:
@@ -157,8 +156,6 @@ class Prior(nn.Module):
         if self.config.kind == "regression":
             noisy = torch.zeros_like(noisy)
             timestep = self.config.training_steps - 1
-        outlines = condition.unflatten(1, (len(self.config.organs), -1))
-        condition = outlines[torch.arange(len(organs), device=organs.device), organs].detach().sigmoid()
         return self.denoiser(torch.cat((noisy, condition), dim=1), timestep, class_labels=organs).sample
 
     def sample(
@@ -238,17 +235,4 @@ def _unet(
         attention_head_dim=16,
         add_attention=attention,
         num_class_embeds=organs,
-    )
-
-
-def outline_memory(backbone: Backbone, features: ImageFeatures, outlines: Tensor) -> Tensor:
-    """The memories `(n, m, h, w)` of slices with their outlines `(n, 4h, 4w)` marked on them."""
-    from .backbones import mask_to_logits
-
-    side = 16 * features.coarse.shape[-1]
-    masks = F.interpolate(outlines[:, None], size=(side, side), mode="bilinear", align_corners=False) > 0
-    return backbone.encode_memory(
-        features,
-        mask_to_logits(masks).to(features.coarse),
-        object_score=features.coarse.new_full((len(features), 1), MASK_LOGIT),
     )

@@ -19,7 +19,7 @@ from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TrainingConfig:
     iterations: int = 7800
     minutes: float | None = None
     batch: int = 8
-    slice_uses: int = 2
+    slice_uses: int = 6
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 6e-4
     weight_decay: float = 0.02
@@ -107,7 +107,6 @@ class Recipe:
         kind: "diffusion", or "regression" for the control without noise.
         width: Channels of the denoising UNet at full and at half resolution.
         condition_width: Channels of the image condition and of the UNet that makes it.
-        outline_width: Channels of the decoder of outlines at the finest level; 0 has none.
         training_steps: Length of the noise schedule.
         planes: In which the cases are cut into slices: "axial", "three", or "auto", which takes three where every
             case is small and its voxels are about as long as wide. Segmenting then joins the three as well.
@@ -124,7 +123,6 @@ class Recipe:
     kind: Literal["diffusion", "regression"] = "diffusion"
     width: tuple[int, int] = (32, 64)
     condition_width: tuple[int, int] = (80, 112)
-    outline_width: int = 32
     training_steps: int = 1000
     planes: Literal["auto", "axial", "three"] = "auto"
     procedural: int = 0
@@ -143,8 +141,6 @@ class Recipe:
         for name in ("width", "condition_width"):
             if not all(channels > 0 and channels % 16 == 0 for channels in getattr(self, name)):
                 raise InputError(f"The setting {name} must be two multiples of 16.")
-        if self.outline_width < 0 or self.outline_width % 8:
-            raise InputError("The setting outline_width must be 0 or a multiple of 8.")
         if self.training_steps < 2 or self.procedural < 0:
             raise InputError("A recipe needs at least 2 training steps, and 0 or more procedural abdomens.")
 
@@ -162,7 +158,6 @@ class Recipe:
             kind=self.kind,
             width=self.width,
             condition_width=self.condition_width,
-            outline_width=self.outline_width,
             training_steps=self.training_steps,
             **traits,
         )
@@ -245,17 +240,11 @@ def _with_planes(content: dict[str, Any]) -> dict[str, Any]:
     return {"planes": "axial", **content}
 
 
-def _with_outline_width(content: dict[str, Any]) -> dict[str, Any]:
-    """Outlines were read from the condition alone."""
-    return {"outline_width": 0, **content}
-
-
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     0: _with_sections,
     1: _with_slice_uses,
     2: _with_start,
     3: _with_planes,
-    4: _with_outline_width,
 }
 """For each older schema version, what turns a recipe into one of the next version."""
 
@@ -265,7 +254,6 @@ PAPER = Recipe(
     image_size=PAPER_IMAGE_SIZE,
     width=(64, 128),
     condition_width=(128, 192),
-    outline_width=0,
     planes="axial",
     start="none",
     training=TrainingConfig(

@@ -20,7 +20,7 @@ from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
 from .planes import AXIAL, usable_planes
 from .postprocessing import clean_labels
-from .prior import Prior, outline_memory
+from .prior import Prior, empty_memory
 from .progress import Progress, ProgressEvent
 from .propagation import Propagation, PropagationConfig
 from .run_report import StageTimer
@@ -272,12 +272,8 @@ class Segmenter:
                 steps=options.steps,
                 noise=noise[rows.cpu(), sample.cpu(), labels.cpu()].to(condition),
             )
-            pairs = wanted
-            own = self.prior.outlines(condition)[pairs[:, 0], torch.tensor(organs)[pairs[:, 1]]]
-            reference = outline_memory(self.backbone, features[pairs[:, 0]], own).repeat_interleave(
-                options.samples, 0
-            )
-            memory = self.prior.to_memory(latent, reference)
+            slices, row = rows.unique(return_inverse=True)
+            memory = self.prior.to_memory(latent, empty_memory(self.backbone, features[slices])[row])
             memories[rows.cpu(), labels.cpu(), sample.cpu()] = memory.float().cpu()
         return _Generated(numbers, presence, memories)
 

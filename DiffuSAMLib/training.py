@@ -21,7 +21,7 @@ from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .encoded_slices import EncodedBatch, EncodedSlices
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
-from .prior import Prior, outline_memory
+from .prior import Prior
 from .processes import Processes
 from .progress import Progress
 from .recipe import TrainingConfig
@@ -279,19 +279,13 @@ class PriorTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.prior.train()
-        batch = EncodedBatch.of(
-            self.slices.batch(self.iteration, processes.share(config.batch)), most=config.batch
-        )
+        batch = EncodedBatch.of(self.slices.batch(self.iteration, processes.share(config.batch)))
         features, rows, organs = batch.features, batch.rows, batch.organs
-        condition = self.prior.condition(features)
-        with torch.no_grad():
-            reference = outline_memory(
-                self.backbone, features[rows], self.prior.outlines(condition)[rows, organs]
-            )
-        latent = self.prior.to_latent(batch.memories, reference)
+        latent = self.prior.to_latent(batch.memories, batch.empty)
         noisy = scheduler.add_noise(latent, batch.noise, batch.timesteps)
+        condition = self.prior.condition(features)
         clean = self.prior.denoise(noisy, batch.timesteps, condition[rows], organs)
-        decoded = self.backbone.decode(features[rows], [Memory(self.prior.to_memory(clean, reference))])
+        decoded = self.backbone.decode(features[rows], [Memory(self.prior.to_memory(clean, batch.empty))])
         outlines = self.prior.outlines(condition)
         presence = self.prior.presence(condition, outlines)
         truth, known = batch.masks, batch.known
@@ -326,10 +320,7 @@ class PriorTraining:
         return max(rate, min(1e-6, config.learning_rate))
 
     def _update(self) -> None:
-        nn.utils.clip_grad_norm_(self.prior.outline_decoder.parameters(), 1.0)
-        nn.utils.clip_grad_norm_(
-            [q for n, q in self.prior.named_parameters() if not n.startswith("outline_decoder")], 1.0
-        )
+        nn.utils.clip_grad_norm_(self.prior.parameters(), 1.0)
         self.optimizer.step()
         decay = min(self.config.average, (self.iteration + 1) / (self.iteration + 10))
         latest = self.prior.state_dict()

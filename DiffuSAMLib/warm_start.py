@@ -69,15 +69,7 @@ def begin_with(prior: Prior, earlier: EarlierPrior) -> None:
     for name, value in earlier.tensors.items():
         if name in state and state[name].shape == value.shape and not name.startswith(ORGAN_WEIGHTS):
             state[name].copy_(value)
-    _copy_inputs(state["denoiser.conv_in.weight"], earlier.tensors["denoiser.conv_in.weight"])
     _copy_organs(state, prior.config, earlier)
-
-
-def _copy_inputs(weights: Tensor, earlier: Tensor) -> None:
-    """Copies what the denoiser makes of inputs that both have; those after them, if any, have no say at first."""
-    if weights.shape != earlier.shape:
-        both = 32
-        weights[:, :both] = earlier[:, :both].to(weights)
 
 
 def _copy_organs(state: Mapping[str, Tensor], config: PriorConfig, earlier: EarlierPrior) -> None:
@@ -88,15 +80,11 @@ def _copy_organs(state: Mapping[str, Tensor], config: PriorConfig, earlier: Earl
     shared = [organ for organ in organs if organ in names]
     mine, theirs = ([known.index(organ) for organ in shared] for known in (organs, names))
     for name, weights in state.items():
-        if name == "presence_head.weight" and False:
+        if name == "presence_head.weight" and same_condition:
             inputs = (_presence_inputs(mine, len(organs), wide), _presence_inputs(theirs, len(names), wide))
             taken = earlier.tensors[name][np.ix_(theirs, inputs[1])]
             weights[np.ix_(mine, inputs[0])] = taken.to(weights)
-        elif (
-            name.startswith(ORGAN_WEIGHTS)
-            and name in earlier.tensors
-            and earlier.tensors[name].shape == weights.shape
-        ):
+        elif name.startswith(ORGAN_WEIGHTS):
             rows, others = _by_organ(weights, len(organs)), _by_organ(earlier.tensors[name], len(names))
             if rows.shape[1:] == others.shape[1:]:
                 rows[mine] = others[theirs].to(rows)

@@ -151,7 +151,6 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
         "backbone_sha256": loaded.sha256,
         "recipe": recipe.to_dict(),
         "start_sha256": start_sha256(start),
-        "v": 10,
     }
     path = RUNS / "priors" / f"prior_{len(cases)}_volumes_{fingerprint(settings)[:16]}.safetensors"
     if path.exists():
@@ -166,16 +165,9 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     earlier_cases: tuple[str, ...] = ()
     if earlier := earlier_prior(start, loaded, config):
         begin_with(prior, earlier)
-    torch.nn.init.zeros_(prior.denoiser.conv_out.weight)
-    torch.nn.init.zeros_(prior.denoiser.conv_out.bias)
-    if earlier:
         earlier_cases = tuple(earlier.header.training.get("cases", ()))
     stacks += plane_stacks(cases, planes, organs=organs, size=network.image_size)
-    made_up = [
-        m
-        for m in procedural_stacks(2 * recipe.procedural, organs=organs, size=network.image_size)
-        if m.modality == "MR"
-    ]
+    made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size)
     training = PriorTraining(
         prior,
         network,
