@@ -32,7 +32,7 @@ class Idea:
 
 # The rough masks are in the history, from commit e220ae9 to 683aa69; priors and backbones are not, nor is the code of
 # the neighbours' memories. The decoder of outlines is there at 0f62c8d, organs that compete at 277a731, kidneys in
-# unusual places at d5bf9c3; outlines alone were an edit of these that is not kept.
+# unusual places at d5bf9c3, outlines alone and what differs from their memories at 517eb97.
 IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once",
@@ -139,11 +139,26 @@ IDEAS = (
                 "outlines_alone",
             ),
             (
+                "The same; the prior generates how the true mask's memory differs from that of its outlines. "
+                "Of procedural abdomens MR alone",
+                "residual_outlines",
+            ),
+            (
                 "Organs compete for pixels in the loss on outlines, and have a Dice each",
                 "competing_outlines",
             ),
         )
         for protocol in ("A", "B")
+    ),
+    *(
+        Idea(
+            "10 minutes more, begun with the prior of the first 20 (D: 15)",
+            protocol,
+            "diffusam",
+            "more_10",
+            False,
+        )
+        for protocol in ("A", "B", "D")
     ),
     Idea(
         "Milder changes of the intensities (the recipe one-modality)",

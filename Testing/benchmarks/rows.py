@@ -15,10 +15,8 @@ from protocols import PROTOCOLS
 # The methods of the main table and the protocols in which each makes sense; the rest is in the ablations.
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
-    "more_10": ("**DiffuSAM**, 10 minutes more", ("A", "B", "D")),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
-    "more_10_no_3d": ("DiffuSAM, 10 minutes more, no 3D", ("A", "B", "D")),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),

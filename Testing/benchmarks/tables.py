@@ -50,8 +50,6 @@ What to know before these figures are compared with others:
 - *A peer is better on CT*: the decoder on frozen features, 0.5 million parameters begun with random weights, is 3 points
   above DiffuSAM on draw 1 of A, and 12 below it on B. A section below tells what makes it good; what was tried to take
   that over is among the ideas.
-- *10 minutes more*: a second training that begins with the prior of the first row, with other random numbers and a
-  learning rate of 4e-4.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere. The
   computers were not all equally fast; the number of steps is in each JSON.
