@@ -147,6 +147,7 @@ IDEAS = (
                 "Organs compete for pixels in the loss on outlines, and have a Dice each",
                 "competing_outlines",
             ),
+            ("Of procedural abdomens MR alone, 48 of them", "procedural_mr"),
         )
         for protocol in ("A", "B")
     ),
