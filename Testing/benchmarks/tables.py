@@ -48,8 +48,8 @@ What to know before these figures are compared with others:
   tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
   small discs.
 - *A peer is better on CT*: the decoder on frozen features, 0.5 million parameters begun with random weights, is 3 points
-  above DiffuSAM on draws 1 and 2 of A, and 16 below it on B. A section below tells what makes it good; what was tried to take
-  that over is among the ideas.
+  above DiffuSAM on draws 1 and 2 of A, and 16 below it on B. A section below tells what makes it good; what was tried
+  to take that over is among the ideas.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere. The
   computers were not all equally fast; the number of steps is in each JSON.
