@@ -55,6 +55,12 @@ class Installed:
                 continue
         return found
 
+    def open_panel(self) -> Any:
+        """The panel, entered, after the application has started."""
+        self.host.load_module(self.folder / f"{NAME}.py")
+        self.host.startup_completed()
+        return self.host.enter(NAME)
+
     def leftovers(self) -> list[str]:
         """What is left in the temporary folder of the application, or in that of the system."""
         folders = (Path(self.host.app.temporaryPath), self.elsewhere)
@@ -103,9 +109,7 @@ def installed(started_host: Any, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def panel(host: Any, installed: Installed) -> Iterator[Any]:
     """The panel, entered, in an empty scene; afterwards nothing of it may be left."""
-    host.load_module(installed.folder / f"{NAME}.py")
-    host.startup_completed()
-    yield host.enter(NAME)
+    yield installed.open_panel()
     host.unload_module(NAME)
     assert installed.processes() == []
     assert installed.leftovers() == []

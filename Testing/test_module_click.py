@@ -58,9 +58,7 @@ def clicked(installed: Installed) -> Clicked:
 
     host = installed.host
     host.clean()
-    host.load_module(installed.folder / f"{NAME}.py")
-    host.startup_completed()
-    panel = host.enter(NAME)
+    panel = installed.open_panel()
     volume = SampleData.downloadSample("ProceduralAbdomenCT")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")

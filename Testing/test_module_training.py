@@ -50,9 +50,7 @@ def trained(installed: Installed) -> Trained:
 
     host = installed.host
     host.clean()
-    host.load_module(installed.folder / f"{NAME}.py")
-    host.startup_completed()
-    panel = host.enter(NAME)
+    panel = installed.open_panel()
     ui, result = panel.ui, Trained()
     nodes = fill_in(panel)
     panel._parameterNode.inputVolume = nodes[0][0]
