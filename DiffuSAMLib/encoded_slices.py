@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
-from .prior import empty_memory
 from .slice_sampler import SliceSampler
 
 
@@ -24,7 +23,6 @@ class EncodedSlice:
         known: bool `(organs,)`, whether its case has labels for the organ.
         memories: By organ, `(m, h, w)` that the true mask makes; only of organs that the slice shows.
         absent: Memory `(m, h, w)` of an organ that is not there.
-        empty: Memory `(m, h, w)` that latents are measured from.
     """
 
     features: ImageFeatures
@@ -32,7 +30,6 @@ class EncodedSlice:
     known: Tensor
     memories: dict[int, Tensor]
     absent: Tensor
-    empty: Tensor
 
     def memory(self, organ: int) -> Tensor:
         return self.memories.get(organ, self.absent)
@@ -44,57 +41,52 @@ class Choice:
 
     Attributes:
         slice: See there.
-        organs: Whose memories are learnt this time: those that are there, and some that are not.
-        timesteps: `(len(organs),)`.
-        noise: `(len(organs), m, h, w)`, standard normal.
+        organ: Whose memory is learnt this time: mostly one that is there.
+        timestep: Of the noise schedule.
+        noise: `(m, h, w)`, standard normal.
     """
 
     slice: EncodedSlice
-    organs: list[int]
-    timesteps: Tensor
+    organ: int
+    timestep: int
     noise: Tensor
 
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """The slices of a batch, `b` of them, and the memories to learn, `k` of them.
+    """The slices of a batch, `b` of them, and the memory to learn of each.
 
     Attributes:
         features: Of the slices.
         masks: bool `(b, organs, s, s)`.
         known: bool `(b, organs)`.
-        rows, organs: `(k,)`, which slice and which organ each memory belongs to.
-        memories, empty: `(k, m, h, w)`.
-        timesteps: `(k,)`.
-        noise: `(k, m, h, w)`.
+        organs: `(b,)`, whose memory.
+        memories: `(b, m, h, w)`.
+        timesteps: `(b,)`.
+        noise: `(b, m, h, w)`.
     """
 
     features: ImageFeatures
     masks: Tensor
     known: Tensor
-    rows: Tensor
     organs: Tensor
     memories: Tensor
-    empty: Tensor
     timesteps: Tensor
     noise: Tensor
 
     @classmethod
     def of(cls, choices: Sequence[Choice]) -> EncodedBatch:
         slices = [choice.slice for choice in choices]
-        items = [(row, organ) for row, choice in enumerate(choices) for organ in choice.organs]
         device = slices[0].masks.device
         levels = zip(*(each.features.levels() for each in slices), strict=True)
         return cls(
             features=ImageFeatures(*(torch.cat(level) for level in levels)),
             masks=torch.stack([each.masks for each in slices]),
             known=torch.stack([each.known for each in slices]).to(device),
-            rows=torch.tensor([row for row, _ in items], device=device),
-            organs=torch.tensor([organ for _, organ in items], device=device),
-            memories=torch.stack([slices[row].memory(organ) for row, organ in items]),
-            empty=torch.stack([slices[row].empty for row, _ in items]),
-            timesteps=torch.cat([choice.timesteps for choice in choices]).to(device),
-            noise=torch.cat([choice.noise for choice in choices]).to(device),
+            organs=torch.tensor([choice.organ for choice in choices], device=device),
+            memories=torch.stack([choice.slice.memory(choice.organ) for choice in choices]),
+            timesteps=torch.tensor([choice.timestep for choice in choices], device=device),
+            noise=torch.stack([choice.noise for choice in choices]).to(device),
         )
 
 
@@ -163,7 +155,6 @@ class EncodedSlices:
         features = self.backbone.encode_image(torch.cat([each.images for each in drawn]).to(device))
         masks = torch.cat([each.masks for each in drawn])
         rows, organs = masks.flatten(2).any(2).nonzero(as_tuple=True)
-        empty = empty_memory(self.backbone, features)
         nothing = mask_to_logits(torch.zeros(1, 1, *masks.shape[-2:], device=device))
         score = nothing.new_full((len(numbers), 1), -MASK_LOGIT)
         absent = self.backbone.encode_memory(features, nothing, object_score=score)
@@ -181,22 +172,19 @@ class EncodedSlices:
                 each.known[0],
                 memories[row],
                 absent[row].clone(),
-                empty[row].clone(),
             )
 
     def _choice(self, chosen: EncodedSlice, seed: np.random.SeedSequence) -> Choice:
         config = self.sampler.config
         generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        known = chosen.known.nonzero()[:, 0].tolist()
-        also = (torch.rand(len(known), generator=generator) < config.absent_share).tolist()
-        organs = [
-            organ for organ, wanted in zip(known, also, strict=True) if wanted or organ in chosen.memories
-        ]
-        if not organs:
-            # No slice teaches nothing.
-            organs = [known[int(torch.randint(len(known), (1,), generator=generator))]]
+        organs = chosen.known.nonzero()[:, 0].tolist()
+        there = list(chosen.memories)
+        if there and torch.rand((), generator=generator) >= config.absent_share:
+            organs = there
+        organ = organs[int(torch.randint(len(organs), (), generator=generator))]
         last = self.training_steps - 1
-        timesteps = torch.randint(0, last + 1, (len(organs),), generator=generator)
-        timesteps[torch.rand(len(organs), generator=generator) < config.last_step_share] = last
-        noise = torch.randn((len(organs), *self.backbone.memory_shape), generator=generator)
-        return Choice(chosen, organs, timesteps, noise)
+        timestep = int(torch.randint(last + 1, (), generator=generator))
+        if torch.rand((), generator=generator) < config.last_step_share:
+            timestep = last
+        noise = torch.randn(self.backbone.memory_shape, generator=generator)
+        return Choice(chosen, organ, timestep, noise)

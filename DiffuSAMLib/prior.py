@@ -12,14 +12,17 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbones import MASK_LOGIT, Backbone, ImageFeatures
+from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
 from .errors import InputError
+from .outline_decoder import OutlineDecoder, compete
 from .planes import AXIAL, PLANES, Plane
 
 # Names of the weights that belong to the organs of one prior start so.
-ORGAN_WEIGHTS = ("outline_head.", "presence_head.", "denoiser.class_embedding.")
-# Outlines per position of the condition, in each direction.
+ORGAN_WEIGHTS = ("outline_decoder.head.", "denoiser.class_embedding.")
+# Pixels of an outline per position of a memory, in each direction.
 OUTLINE_PARTS = 4
+# Of an outline at that resolution: fewer are taken for nothing.
+FEWEST_PIXELS = 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class PriorConfig:
         memory_channels: Channels `m` of the backbone's memories.
         feature_channels: Channels of the backbone's fine, middle and coarse features.
         width: Channels of the denoising UNet at full and at half resolution.
-        condition_width: Channels of the image condition, and of the UNet that makes it, at both resolutions.
+        outline_width: Channels of the decoder of outlines at the finest level of features.
         kind: "diffusion", or "regression": the same network without noise, the control that shows what
             diffusion adds.
         training_steps: Length of the noise schedule.
@@ -48,7 +51,7 @@ class PriorConfig:
     memory_channels: int
     feature_channels: tuple[int, int, int]
     width: tuple[int, int] = (32, 64)
-    condition_width: tuple[int, int] = (80, 112)
+    outline_width: int = 32
     kind: Literal["diffusion", "regression"] = "diffusion"
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
@@ -66,7 +69,7 @@ class PriorConfig:
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:
         """The default shape for a backbone; wider for Meta's, whose memories are larger."""
         if backbone.name != "compact":
-            options = {"width": (64, 128), "condition_width": (128, 192), **options}
+            options = {"width": (64, 128), "outline_width": 48, **options}
         return cls(
             organs=organs,
             memory_channels=backbone.memory_shape[0],
@@ -84,12 +87,14 @@ class PriorConfig:
 
 
 class Prior(nn.Module):
-    """A conditional UNet that predicts the clean memory (x0-prediction) from a noisy one.
+    """Draws where the organs are, and generates from it the memory that a prompt would have made.
 
-    What it models is not the memory itself but the mark that a mask leaves in it: the difference to the memory of
-    the same slice with an empty mask, standardised per channel. What depends on the image alone need not be learnt.
+    A decoder draws rough outlines from the image features. Marked on the slice, an outline makes a memory; what the
+    diffusion models is how the memory of the true mask differs from it, standardised per channel: a conditional UNet
+    predicts the clean difference (x0-prediction) from a noisy one. The memory of a wrong outline is still a memory of
+    something in this image, and a few volumes suffice to learn what is wrong with outlines.
 
-    The image condition is computed once per slice and shared by all organs and steps.
+    The outlines are drawn once per slice and shared by all steps.
     """
 
     latent_deviation: Tensor
@@ -97,16 +102,14 @@ class Prior(nn.Module):
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.config = config
-        fine, middle, coarse = config.feature_channels
-        wide, deep = config.condition_width
-        self.project = nn.Conv2d(16 * fine + 4 * middle + coarse, wide, kernel_size=1)
-        self.condition_unet = _unet(wide, wide, (wide, deep), attention=True)
-        # Quarters of a position in both directions: the size of the decoder's masks.
-        self.outline_head = nn.Conv2d(wide, len(config.organs) * OUTLINE_PARTS**2, kernel_size=1)
-        self.presence_head = nn.Linear(2 * wide + 2 * len(config.organs), len(config.organs))
+        organs = len(config.organs)
+        self.outline_decoder = OutlineDecoder(config.feature_channels, organs, width=config.outline_width)
         self.denoiser = _unet(
-            config.memory_channels + wide, config.memory_channels, config.width, organs=len(config.organs)
+            config.memory_channels + OUTLINE_PARTS**2, config.memory_channels, config.width, organs=organs
         )
+        # A new prior generates the memories of its outlines as they are.
+        for parameter in self.denoiser.conv_out.parameters():
+            nn.init.zeros_(parameter)
         self.register_buffer("latent_deviation", torch.ones(config.memory_channels, 1, 1))
         # Zero terminal SNR: sampling starts at pure noise, so training must have seen it (arXiv 2305.08891).
         self.scheduler = DDIMScheduler(
@@ -117,50 +120,37 @@ class Prior(nn.Module):
             timestep_spacing="trailing",
         )
 
-    def condition(self, features: ImageFeatures) -> Tensor:
-        """The image condition `(n, c, h, w)` at stride 16, from all three feature levels."""
-        stacked = torch.cat(
-            (F.pixel_unshuffle(features.fine, 4), F.pixel_unshuffle(features.middle, 2), features.coarse),
-            dim=1,
-        )
-        return self.condition_unet(self.project(stacked), 0).sample
+    def outlines(self, features: ImageFeatures) -> Tensor:
+        """Probabilities `(n, organs, s/4, s/4)` that a pixel is the organ's."""
+        return compete(self.outline_decoder(features))
 
-    def outlines(self, condition: Tensor) -> Tensor:
-        """Logits `(n, organs, 4h, 4w)` of where the organs are, as far as the condition alone knows.
-
-        Training asks for them so that the condition soon learns to tell organs apart; presence is read from them.
-        """
-        return F.pixel_shuffle(self.outline_head(condition), OUTLINE_PARTS)
-
-    def presence(self, condition: Tensor, outlines: Tensor | None = None) -> Tensor:
-        """Logits `(n, organs)`: is the organ in the slice? Tells where generating a memory is worth while.
+    def presence(self, outlines: Tensor) -> Tensor:
+        """How surely the organs are in the slices, `(n, organs)` in `[0, 1)`; from 0.5 there is something to mark.
 
         Args:
-            condition: From `condition`.
-            outlines: From `outlines`, where they were computed already.
+            outlines: `(n, organs, s/4, s/4)` from `outlines`.
         """
-        inside = (self.outlines(condition) if outlines is None else outlines).sigmoid()
-        surest = F.avg_pool2d(inside, OUTLINE_PARTS).amax((2, 3)).logit(eps=1e-3)
-        pooled = (condition.mean((2, 3)), condition.amax((2, 3)), surest, inside.mean((2, 3)).sqrt())
-        return self.presence_head(torch.cat(pooled, dim=1))
+        pixels = (outlines > 0.5).flatten(2).sum(2).to(outlines)
+        return pixels / (pixels + FEWEST_PIXELS)
 
-    def denoise(self, noisy: Tensor, timestep: Tensor | int, condition: Tensor, organs: Tensor) -> Tensor:
+    def denoise(self, noisy: Tensor, timestep: Tensor | int, outlines: Tensor, organs: Tensor) -> Tensor:
         """The clean latent `f(z_t, t, z_img, l)` of equation 1.
 
         Args:
             noisy: `(b, m, h, w)` latents at `timestep`; not looked at by a regression prior.
             timestep: 0 to `training_steps - 1`, one or `(b,)`.
-            condition: `(b, c, h, w)` from `condition`.
+            outlines: `(b, 4h, 4w)`, those of the organs: what is known of the image.
             organs: `(b,)` index of the label.
         """
         if self.config.kind == "regression":
             noisy = torch.zeros_like(noisy)
             timestep = self.config.training_steps - 1
+        condition = F.pixel_unshuffle(outlines[:, None], OUTLINE_PARTS)
         return self.denoiser(torch.cat((noisy, condition), dim=1), timestep, class_labels=organs).sample
 
     def sample(
         self,
-        condition: Tensor,
+        outlines: Tensor,
         organs: Tensor,
         *,
         steps: int,
@@ -170,7 +160,7 @@ class Prior(nn.Module):
         """Generates latents `(b, m, h, w)` from pure noise with DDIM (arXiv 2010.02502).
 
         Args:
-            condition: `(b, c, h, w)`.
+            outlines: `(b, 4h, 4w)`, those of the organs.
             organs: `(b,)`.
             steps: 1 to `training_steps`; a regression prior takes one whatever is asked.
             noise: `(b, m, h, w)`, standard normal: what sampling starts from.
@@ -192,7 +182,7 @@ class Prior(nn.Module):
         kept = self.scheduler.alphas_cumprod.tolist()
         latent = noise
         for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
-            clean = self.denoise(latent, timestep, condition, organs)
+            clean = self.denoise(latent, timestep, outlines, organs)
             if on_step is not None:
                 on_step(timestep, clean)
             if following is None:
@@ -202,37 +192,39 @@ class Prior(nn.Module):
                 latent = kept[following] ** 0.5 * clean + (1 - kept[following]) ** 0.5 * remaining
         return latent
 
-    def to_latent(self, memory: Tensor, empty: Tensor) -> Tensor:
-        """Memories as standardised latents; `empty` from `empty_memory`, both `(b, m, h, w)`."""
-        return (memory - empty) / self.latent_deviation
+    def to_latent(self, memory: Tensor, outlined: Tensor) -> Tensor:
+        """Memories as standardised latents; `outlined` from `outline_memory`, both `(b, m, h, w)`."""
+        return (memory - outlined) / self.latent_deviation
 
-    def to_memory(self, latent: Tensor, empty: Tensor) -> Tensor:
+    def to_memory(self, latent: Tensor, outlined: Tensor) -> Tensor:
         """The inverse of `to_latent`."""
-        return latent * self.latent_deviation + empty
+        return latent * self.latent_deviation + outlined
 
 
-def empty_memory(backbone: Backbone, features: ImageFeatures) -> Tensor:
-    """The memories `(n, m, h, w)` of slices with nothing marked on them."""
-    # One mask for all: what the memory encoder makes of the mask alone is the same for every slice.
-    nothing = features.coarse.new_full((1, 1, *(16 * s for s in features.coarse.shape[-2:])), -MASK_LOGIT)
-    # A positive score: the mark of absence is part of what the prior generates.
-    return backbone.encode_memory(
-        features, nothing, object_score=nothing.new_full((len(features), 1), MASK_LOGIT)
-    )
+def outline_memory(backbone: Backbone, features: ImageFeatures, outlines: Tensor) -> Tensor:
+    """The memories `(b, m, h, w)` that outlines make, marked on their slices.
+
+    Args:
+        backbone: Frozen.
+        features: Of `b` slices, one per outline.
+        outlines: Probabilities `(b, 4h, 4w)`.
+    """
+    side = 16 * features.coarse.shape[-1]
+    likely = F.interpolate(outlines[:, None], size=(side, side), mode="bilinear", align_corners=False)
+    # A positive score also where nothing is marked: the mark of absence is part of what the prior generates.
+    score = features.coarse.new_full((len(features), 1), MASK_LOGIT)
+    return backbone.encode_memory(features, mask_to_logits(likely > 0.5).to(score), object_score=score)
 
 
-def _unet(
-    inputs: int, outputs: int, widths: tuple[int, int], *, organs: int | None = None, attention: bool = False
-) -> UNet2DModel:
+def _unet(inputs: int, outputs: int, widths: tuple[int, int], *, organs: int) -> UNet2DModel:
     return UNet2DModel(
         in_channels=inputs,
         out_channels=outputs,
         block_out_channels=widths,
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D" if attention else "DownBlock2D"),
-        up_block_types=("AttnUpBlock2D" if attention else "UpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
         norm_num_groups=16,
-        attention_head_dim=16,
-        add_attention=attention,
+        add_attention=False,
         num_class_embeds=organs,
     )

@@ -21,9 +21,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEADER_KEY = "diffusam_prior"
-SCHEMA_VERSION = 1
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""For each older schema version, what turns its header into one of the next version."""
+SCHEMA_VERSION = 2
+
+
+def _of_another_network(content: dict[str, Any]) -> dict[str, Any]:
+    """Those priors read the image with a UNet, and generated memories without outlines to begin from."""
+    raise WeightsError(
+        f"The prior {content.get('name')} was made by an earlier DiffuSAM Segment, for a network that is no more.",
+        hint="Train it again, with the same cases.",
+    )
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _of_another_network}
+"""For each older schema version, what turns its header into one of the next version, or refuses it."""
 
 _MODALITIES = ("CT", "MR")
 _LENGTH_BYTES = 8

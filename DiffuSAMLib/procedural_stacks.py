@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -14,25 +15,37 @@ from .procedural_mr import MRSequence
 
 # Those for training start here; the demo and the tests use smaller seeds.
 FIRST_SEED = 1000
+MODALITIES = ("CT", "MR")
 # Of the even seeds that are no multiples of 3.
 _SEQUENCES: dict[int, MRSequence] = {2: "T1", 10: "T1", 20: "T2"}
 
 
-def procedural_stacks(count: int, *, organs: Sequence[str], size: int) -> list[LabelledStack]:
-    """The first `count` abdomens for training: CT and MR in turn, every third with tissues of random brightness.
+def procedural_stacks(
+    count: int, *, organs: Sequence[str], size: int, real: Collection[str] = ()
+) -> list[LabelledStack]:
+    """The first `count` abdomens for training, every third with tissues of random brightness.
 
-    Most of the other MR are T2-weighted with suppressed fat; three in eight show it bright.
+    They show what real cases do not: MR beside real CT, CT beside real MR, both in turn beside both or neither. Most MR
+    are T2-weighted with suppressed fat; three in eight show it bright.
 
     Args:
         count: How many.
         organs: Organ names, in the order of the label numbers.
         size: Side of the slices in pixels.
+        real: Modalities of the real cases.
     """
-    return [_stack(FIRST_SEED + number, organs, size) for number in range(count)]
+    missing = [modality for modality in MODALITIES if modality not in real] or MODALITIES
+    seeds = itertools.count(FIRST_SEED)
+    chosen = itertools.islice((seed for seed in seeds if _modality(seed) in missing), count)
+    return [_stack(seed, organs, size) for seed in chosen]
+
+
+def _modality(seed: int) -> Literal["CT", "MR"]:
+    return "CT" if seed % 2 else "MR"
 
 
 def _stack(seed: int, organs: Sequence[str], size: int) -> LabelledStack:
-    modality: Literal["CT", "MR"] = "CT" if seed % 2 else "MR"
+    modality = _modality(seed)
     pixel = float(np.random.default_rng(seed).uniform(1.5, 2.05))
     abdomen = make_abdomen(
         seed,

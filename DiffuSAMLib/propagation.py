@@ -25,7 +25,7 @@ class PropagationConfig:
         three_d: False decodes every slice from its generated memory alone: the paper's "no 3D" ablation.
         start: "best" begins each organ where the prior is surest of its presence, "middle" at the middle slice.
         bank: How many encoded neighbours are attended to, at most 6.
-        presence: Least probability of presence at which an organ is looked for in a slice.
+        presence: Least presence, see `Prior.presence`, at which an organ is looked for in a slice.
     """
 
     three_d: bool = True
@@ -60,7 +60,7 @@ class Propagation:
         backbone: Frozen.
         features: Gives the features of slices by their numbers.
         generated: Gives generated memories `(b, m, h, w)` of (slice, organ, sample) triples.
-        presence: Probability `(n, organs)` that the organ is in the slice.
+        presence: How surely `(n, organs)` the organ is in the slice, 0 to 1.
         samples: Chains with different noise, averaged as probabilities.
         config: See there.
         on_decoded: Called with (slice, organ, mask logits `(s/4, s/4)`) as each appears, first sample only.

@@ -19,7 +19,7 @@ from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainingConfig:
         iterations: Steps of the optimizer.
         minutes: Ends earlier when this time is up; None sets no limit. The learning rate falls to zero at
             whichever end comes first.
-        batch: Slices in a step; each with the organs it shows.
+        batch: Slices in a step; a memory is learnt of each.
         slice_uses: In how many steps an augmented slice is used on average, each time under other noise, before a
             new one is augmented and encoded in its place; 1 never uses one twice.
         optimizer: "adamw", or "adam", which takes the weight decay as part of the gradient.
@@ -40,9 +40,9 @@ class TrainingConfig:
         warmup: Iterations in which the learning rate rises from zero.
         prior_weight: Lambda of the squared error on latents (equation 1).
         segmentation_weight: Lambda of the segmentation loss (equation 2).
-        outline_weight: Weight of the auxiliary loss on where the condition believes the organs; not in the paper.
+        outline_weight: Weight of the loss on outlines; not in the paper.
         last_step_share: Share of samples at the last timestep, where sampling starts.
-        absent_share: Share of the organs absent from a slice that are trained on there.
+        absent_share: Share of slices whose memory may be that of an organ that is not there.
         average: Decay of the exponential moving average of the weights.
         seed: Of weights, sampling, noise and augmentation.
         checkpoint_seconds: How often the run is saved.
@@ -52,7 +52,7 @@ class TrainingConfig:
     iterations: int = 7800
     minutes: float | None = None
     batch: int = 8
-    slice_uses: int = 6
+    slice_uses: int = 4
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 6e-4
     weight_decay: float = 0.02
@@ -106,11 +106,12 @@ class Recipe:
         image_size: Side of the slices in pixels.
         kind: "diffusion", or "regression" for the control without noise.
         width: Channels of the denoising UNet at full and at half resolution.
-        condition_width: Channels of the image condition and of the UNet that makes it.
+        outline_width: Channels of the decoder of outlines at the finest level of features.
         training_steps: Length of the noise schedule.
         planes: In which the cases are cut into slices: "axial", "three", or "auto", which takes three where every
             case is small and its voxels are about as long as wide. Segmenting then joins the three as well.
-        procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver.
+        procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver, and show the modality that
+            the cases do not.
         start: Name or file of the prior whose weights to begin with; "none" begins anew, "auto" takes the bundled
             prior where it was made for the same backbone and has the same shape.
         training: How the weights are found.
@@ -122,7 +123,7 @@ class Recipe:
     image_size: int = DEFAULT_IMAGE_SIZE["compact"]
     kind: Literal["diffusion", "regression"] = "diffusion"
     width: tuple[int, int] = (32, 64)
-    condition_width: tuple[int, int] = (80, 112)
+    outline_width: int = 32
     training_steps: int = 1000
     planes: Literal["auto", "axial", "three"] = "auto"
     procedural: int = 0
@@ -138,9 +139,10 @@ class Recipe:
         """
         self.training.check()
         self.validation.check()
-        for name in ("width", "condition_width"):
-            if not all(channels > 0 and channels % 16 == 0 for channels in getattr(self, name)):
-                raise InputError(f"The setting {name} must be two multiples of 16.")
+        if not all(channels > 0 and channels % 16 == 0 for channels in self.width):
+            raise InputError("The setting width must be two multiples of 16.")
+        if self.outline_width < 8 or self.outline_width % 8:
+            raise InputError("The setting outline_width must be a multiple of 8.")
         if self.training_steps < 2 or self.procedural < 0:
             raise InputError("A recipe needs at least 2 training steps, and 0 or more procedural abdomens.")
 
@@ -157,7 +159,7 @@ class Recipe:
             organs,
             kind=self.kind,
             width=self.width,
-            condition_width=self.condition_width,
+            outline_width=self.outline_width,
             training_steps=self.training_steps,
             **traits,
         )
@@ -240,11 +242,17 @@ def _with_planes(content: dict[str, Any]) -> dict[str, Any]:
     return {"planes": "axial", **content}
 
 
+def _without_condition(content: dict[str, Any]) -> dict[str, Any]:
+    """A UNet of its own read the image, and outlines were read from that."""
+    return {key: value for key, value in content.items() if key != "condition_width"}
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     0: _with_sections,
     1: _with_slice_uses,
     2: _with_start,
     3: _with_planes,
+    4: _without_condition,
 }
 """For each older schema version, what turns a recipe into one of the next version."""
 
@@ -253,7 +261,7 @@ PAPER = Recipe(
     backbone="sam2.1_tiny",
     image_size=PAPER_IMAGE_SIZE,
     width=(64, 128),
-    condition_width=(128, 192),
+    outline_width=48,
     planes="axial",
     start="none",
     training=TrainingConfig(

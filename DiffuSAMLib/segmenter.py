@@ -20,7 +20,7 @@ from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
 from .planes import AXIAL, usable_planes
 from .postprocessing import clean_labels
-from .prior import Prior, empty_memory
+from .prior import Prior, outline_memory
 from .progress import Progress, ProgressEvent
 from .propagation import Propagation, PropagationConfig
 from .run_report import StageTimer
@@ -256,30 +256,32 @@ class Segmenter:
         self, encoded: EncodedVolume, numbers: range, organs: list[int], options: SegmentOptions
     ) -> _Generated:
         features = encoded.features(numbers)
-        condition = self.prior.condition(features)
-        presence = self.presence(numbers, condition)[:, organs]
+        outlines = self.prior.outlines(features)
+        presence = self.presence(numbers, outlines)[:, organs]
         wanted = (presence >= options.propagation.presence).nonzero()
         # Noise depends on the seed and the slice alone, not on which organs are asked for or how slices are batched.
         noise = torch.stack([self._noise(number, options) for number in numbers])[:, :, organs]
         memories = noise.new_zeros(len(numbers), len(organs), options.samples, *self.backbone.memory_shape)
         if len(wanted):
-            rows = wanted[:, 0].repeat_interleave(options.samples)
-            labels = wanted[:, 1].repeat_interleave(options.samples)
+            slices, picks = wanted.T
+            organ = torch.tensor(organs, device=wanted.device)[picks]
+            own = outlines[slices, organ]
+            outlined = outline_memory(self.backbone, features[slices], own)
+            rows, labels = (each.repeat_interleave(options.samples) for each in (slices, picks))
             sample = torch.arange(options.samples, device=rows.device).repeat(len(wanted))
             latent = self.prior.sample(
-                condition[rows],
-                torch.tensor(organs, device=rows.device)[labels],
+                own.repeat_interleave(options.samples, 0),
+                organ.repeat_interleave(options.samples),
                 steps=options.steps,
-                noise=noise[rows.cpu(), sample.cpu(), labels.cpu()].to(condition),
+                noise=noise[rows.cpu(), sample.cpu(), labels.cpu()].to(own),
             )
-            slices, row = rows.unique(return_inverse=True)
-            memory = self.prior.to_memory(latent, empty_memory(self.backbone, features[slices])[row])
+            memory = self.prior.to_memory(latent, outlined.repeat_interleave(options.samples, 0))
             memories[rows.cpu(), labels.cpu(), sample.cpu()] = memory.float().cpu()
         return _Generated(numbers, presence, memories)
 
-    def presence(self, numbers: Sequence[int], condition: Tensor) -> Tensor:
-        """Probability `(n, organs of the prior)` that the organs are in the slices of these numbers."""
-        return self.prior.presence(condition).sigmoid()
+    def presence(self, numbers: Sequence[int], outlines: Tensor) -> Tensor:
+        """How surely `(n, organs of the prior)` the organs are in the slices of these numbers."""
+        return self.prior.presence(outlines)
 
     def _noise(self, number: int, options: SegmentOptions) -> Tensor:
         """Standard normal noise `(samples, organs of the prior, m, h, w)` of one slice."""

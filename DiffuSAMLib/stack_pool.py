@@ -10,7 +10,7 @@ from torch import Tensor
 from .datasets import LabelledStack
 
 # How often each kind of data is drawn, where all are there.
-SHARES = {"CT": 0.4, "MR": 0.25, "procedural": 0.35}
+SHARES = {"CT": 0.45, "MR": 0.3, "procedural": 0.25}
 
 
 def kind_of(stack: LabelledStack) -> str:

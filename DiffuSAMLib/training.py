@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .backbones import Backbone, Memory
+from .backbones import MASK_LOGIT, Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
+from .damaged_masks import damage_masks
 from .encoded_slices import EncodedBatch, EncodedSlices
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
-from .prior import Prior
+from .outline_decoder import compete
+from .prior import Prior, outline_memory
 from .processes import Processes
 from .progress import Progress
 from .recipe import TrainingConfig
@@ -259,15 +260,18 @@ class PriorTraining:
 
     @torch.no_grad()
     def _measure_latents(self) -> None:
-        """Sets the deviation of each latent channel, over organs that are present."""
+        """Sets the deviation of each latent channel: how far the memories of rough masks are from the true ones."""
         # Every process measures all of it.
         first = self.slices.window(0)
-        squares = [
-            ((memory - each.empty) ** 2).mean((1, 2))
-            for number in range(MEASURED)
-            for each in self.slices.encoded([number], keep=first)
-            for memory in each.memories.values()
-        ]
+        generator = torch.Generator().manual_seed(self.config.seed)
+        squares = []
+        for number in range(MEASURED):
+            (each,) = self.slices.encoded([number], keep=first)
+            for organ, memory in each.memories.items():
+                rough = damage_masks(each.masks[organ].cpu()[None, None], generator).to(memory)
+                score = memory.new_full((1, 1), MASK_LOGIT)
+                other = self.backbone.encode_memory(each.features, mask_to_logits(rough), object_score=score)
+                squares.append(((memory - other[0]) ** 2).mean((1, 2)))
         if squares:
             deviation = torch.stack(squares).mean(0).sqrt().clamp(min=1e-4)
             self.prior.latent_deviation.copy_(deviation[:, None, None])
@@ -280,16 +284,16 @@ class PriorTraining:
             group["lr"] = rate
         self.prior.train()
         batch = EncodedBatch.of(self.slices.batch(self.iteration, processes.share(config.batch)))
-        features, rows, organs = batch.features, batch.rows, batch.organs
-        latent = self.prior.to_latent(batch.memories, batch.empty)
+        features, organs, truth = batch.features, batch.organs, batch.masks
+        rows = torch.arange(len(organs), device=organs.device)
+        logits = self.prior.outline_decoder(features)
+        # What is generated from an outline must not change it: outlines learn from the labels alone.
+        outlines = compete(logits.detach())[rows, organs]
+        outlined = outline_memory(self.backbone, features, outlines)
+        latent = self.prior.to_latent(batch.memories, outlined)
         noisy = scheduler.add_noise(latent, batch.noise, batch.timesteps)
-        condition = self.prior.condition(features)
-        clean = self.prior.denoise(noisy, batch.timesteps, condition[rows], organs)
-        decoded = self.backbone.decode(features[rows], [Memory(self.prior.to_memory(clean, batch.empty))])
-        outlines = self.prior.outlines(condition)
-        presence = self.prior.presence(condition, outlines)
-        truth, known = batch.masks, batch.known
-        present = truth.flatten(2).any(2).to(presence)
+        clean = self.prior.denoise(noisy, batch.timesteps, outlines, organs)
+        decoded = self.backbone.decode(features, [Memory(self.prior.to_memory(clean, outlined))])
 
         def total(values: Tensor) -> Tensor:
             return processes.sum(values.sum())
@@ -301,10 +305,7 @@ class PriorTraining:
             "prior": config.prior_weight * mean((clean - latent) ** 2),
             "segmentation": config.segmentation_weight
             * mean(mask_loss(decoded, truth[rows, organs][:, None])),
-            "outlines": config.outline_weight * outline_loss(outlines, truth, known, total=total),
-            "presence": mean(
-                F.binary_cross_entropy_with_logits(presence[known], present[known], reduction="none")
-            ),
+            "outlines": config.outline_weight * outline_loss(logits, truth, batch.known, total=total),
         }
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -320,7 +321,9 @@ class PriorTraining:
         return max(rate, min(1e-6, config.learning_rate))
 
     def _update(self) -> None:
-        nn.utils.clip_grad_norm_(self.prior.parameters(), 1.0)
+        # Each by itself: large gradients of the one must not make steps of the other small.
+        for network in (self.prior.outline_decoder, self.prior.denoiser):
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         self.optimizer.step()
         decay = min(self.config.average, (self.iteration + 1) / (self.iteration + 10))
         latest = self.prior.state_dict()

@@ -16,7 +16,7 @@ from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .datasets import LabelledStack
 from .errors import OutputError
 from .files import atomic_path
-from .prior import Prior, empty_memory
+from .prior import Prior, outline_memory
 from .slices import as_channels
 from .terminology import segment_for
 from .validation import SAMPLING_STEPS, Prediction, Validation
@@ -97,13 +97,14 @@ class TrainingPictures:
         count = len(organs)
         index = torch.tensor(organs, device=self.backbone.device)
         repeated = features.repeat(count)
-        empty = empty_memory(self.backbone, features).repeat_interleave(count, dim=0)
+        outlines = prior.outlines(features)[0, organs]
+        outlined = outline_memory(self.backbone, repeated, outlines)
         noise = torch.randn(
             (count, *self.backbone.memory_shape), generator=torch.Generator().manual_seed(0)
         ).to(self.backbone.device)
         believed: list[tuple[str, Tensor]] = []
         prior.sample(
-            prior.condition(features).repeat_interleave(count, dim=0),
+            outlines,
             index,
             steps=min(STRIP_STEPS, prior.config.training_steps),
             noise=noise,
@@ -111,12 +112,12 @@ class TrainingPictures:
         )
         labels = torch.from_numpy(stack.labels[number].astype(np.int64))
         masks = torch.stack([labels == organ + 1 for organ in organs])[:, None].to(self.backbone.device)
-        true = prior.to_latent(self.backbone.encode_memory(repeated, mask_to_logits(masks)), empty)
+        true = prior.to_latent(self.backbone.encode_memory(repeated, mask_to_logits(masks)), outlined)
         believed = [("noise", noise), *believed, ("of the label", true)]
         colours = _colours(prior.config.organs)
         columns = []
         for title, latent in believed:
-            decoded = self.backbone.decode(repeated, [Memory(prior.to_memory(latent, empty))])
+            decoded = self.backbone.decode(repeated, [Memory(prior.to_memory(latent, outlined))])
             found = F.interpolate(decoded.logits, image.shape, mode="bilinear", align_corners=False) > 0
             tiles = []
             for row, organ in enumerate(organs):
@@ -144,16 +145,19 @@ class TrainingPictures:
             labels = torch.from_numpy(stack.labels[number].astype(np.int64))
             masks = torch.stack([labels == organ + 1 for organ in shown])[:, None].to(self.backbone.device)
             repeated = features.repeat(len(shown))
-            empty = empty_memory(self.backbone, features).repeat_interleave(len(shown), dim=0)
-            true = prior.to_latent(self.backbone.encode_memory(repeated, mask_to_logits(masks)), empty)
+            true = self.backbone.encode_memory(repeated, mask_to_logits(masks))
             generator = torch.Generator().manual_seed(len(points))
-            generated = prior.sample(
-                prior.condition(features).repeat_interleave(len(shown), dim=0),
+            outlines = prior.outlines(features)[0, shown]
+            latent = prior.sample(
+                outlines,
                 index,
                 steps=min(SAMPLING_STEPS, prior.config.training_steps),
                 noise=torch.randn(true.shape, generator=generator).to(true.device),
             )
-            points.append(torch.stack((true, generated)).flatten(2).float().cpu().numpy())
+            generated = prior.to_memory(latent, outline_memory(self.backbone, repeated, outlines))
+            # What masks leave in memories, whatever the slice shows.
+            unmarked = outline_memory(self.backbone, repeated, torch.zeros_like(outlines))
+            points.append((torch.stack((true, generated)) - unmarked).flatten(2).float().cpu().numpy())
             organs += shown
         together = np.concatenate(points, axis=1)
         flat = together.reshape(-1, together.shape[-1])

@@ -14,7 +14,7 @@ from .backbones import Backbone, ImageFeatures, Memory
 from .datasets import LabelledStack
 from .devices import autocast
 from .errors import InputError
-from .prior import Prior, empty_memory
+from .prior import Prior, outline_memory
 from .slices import as_channels
 
 # From this many cases on, one is held out whole.
@@ -186,17 +186,18 @@ class Validation:
             noise = torch.randn((count * organs, *self.backbone.memory_shape), generator=generator)
             index = torch.arange(organs, device=device).repeat(count)
             with autocast(device):
-                condition = prior.condition(features)
-                empty = empty_memory(self.backbone, features).repeat_interleave(organs, dim=0)
+                outlines = prior.outlines(features)
+                each = features.repeat(organs)
+                outlined = outline_memory(self.backbone, each, outlines.flatten(0, 1))
                 latent = prior.sample(
-                    condition.repeat_interleave(organs, dim=0),
+                    outlines.flatten(0, 1),
                     index,
                     steps=min(SAMPLING_STEPS, prior.config.training_steps),
                     noise=noise.to(device),
                 )
-                memory = prior.to_memory(latent, empty)
-                logits = self.backbone.decode(features.repeat(organs), [Memory(memory)]).logits.float()
-                present = prior.presence(condition).sigmoid() >= PRESENCE
+                memory = prior.to_memory(latent, outlined)
+                logits = self.backbone.decode(each, [Memory(memory)]).logits.float()
+                present = prior.presence(outlines) >= PRESENCE
             maps = F.interpolate(logits, self.backbone.image_size, mode="bilinear", align_corners=False)
             maps = maps.view(count, organs, *maps.shape[-2:])
             maps = maps.masked_fill(~present[..., None, None], -1.0)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,18 +73,15 @@ def begin_with(prior: Prior, earlier: EarlierPrior) -> None:
 
 def _copy_organs(state: Mapping[str, Tensor], config: PriorConfig, earlier: EarlierPrior) -> None:
     """Copies what belongs to the organs that both know, where both are equally wide."""
-    organs, wide = config.organs, config.condition_width[0]
-    same_condition = PriorConfig.from_dict(earlier.header.config).condition_width[0] == wide
     names = [label.name for label in earlier.header.labels]
-    shared = [organ for organ in organs if organ in names]
-    mine, theirs = ([known.index(organ) for organ in shared] for known in (organs, names))
+    shared = [organ for organ in config.organs if organ in names]
+    mine, theirs = ([known.index(organ) for organ in shared] for known in (config.organs, names))
     for name, weights in state.items():
-        if name == "presence_head.weight" and same_condition:
-            inputs = (_presence_inputs(mine, len(organs), wide), _presence_inputs(theirs, len(names), wide))
-            taken = earlier.tensors[name][np.ix_(theirs, inputs[1])]
-            weights[np.ix_(mine, inputs[0])] = taken.to(weights)
-        elif name.startswith(ORGAN_WEIGHTS):
-            rows, others = _by_organ(weights, len(organs)), _by_organ(earlier.tensors[name], len(names))
+        if name.startswith(ORGAN_WEIGHTS):
+            rows, others = (
+                _by_organ(weights, len(config.organs)),
+                _by_organ(earlier.tensors[name], len(names)),
+            )
             if rows.shape[1:] == others.shape[1:]:
                 rows[mine] = others[theirs].to(rows)
 
@@ -95,17 +91,7 @@ def _by_organ(weights: Tensor, organs: int) -> Tensor:
     return weights.view(organs, -1, *weights.shape[1:])
 
 
-def _presence_inputs(chosen: Sequence[int], organs: int, wide: int) -> list[int]:
-    """Those of the head of presence that tell of the whole slice, and two for each of some organs."""
-    first = 2 * wide
-    return [
-        *range(first),
-        *(first + organ for organ in chosen),
-        *(first + organs + organ for organ in chosen),
-    ]
-
-
 def _same_shape(header: PriorHeader, config: PriorConfig) -> bool:
     other = PriorConfig.from_dict(header.config)
-    names = ("kind", "width", "condition_width", "training_steps")
+    names = ("kind", "width", "outline_width", "training_steps")
     return all(getattr(other, name) == getattr(config, name) for name in names)

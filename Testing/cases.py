@@ -37,7 +37,7 @@ from DiffuSAMLib.weights import LoadedBackbone, LoadedPrior, load_prior, save_ba
 ORGANS = ("spleen", "right kidney", "left kidney", "liver")
 LABEL_NAMES = "1=spleen,2=right kidney,3=left kidney,4=liver"
 SIZE = 128
-# Every organ in every slice, whatever the untrained presence head says.
+# Every organ in every slice, whatever the untrained outlines say.
 EVERYWHERE = SegmentOptions(clean=False, propagation=PropagationConfig(presence=0.0))
 
 
@@ -134,7 +134,10 @@ def finding_prior(backbone: Backbone) -> Prior:
         torch.manual_seed(1)
         prior = Prior(PriorConfig.for_backbone(backbone, ORGANS))
     with torch.no_grad():
-        prior.presence_head.bias += 20
+        # Outlines everywhere, of one organ or another.
+        prior.outline_decoder.head.weight *= 100
+        prior.outline_decoder.head.bias += 20
+        torch.nn.init.normal_(prior.denoiser.conv_out.weight, std=0.1)
     return prior.eval().requires_grad_(False)
 
 

@@ -110,7 +110,7 @@ def test_the_clean_backbone_is_asked_for_where_it_is_missing(
 def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Callable[..., Path]) -> None:
     """From data to the result's file, and not again; other settings measure anew."""
     draw = job(backbone_path=backbone_seeing("hippocampus_001"), minutes=0.0001)
-    recipe = Recipe(width=(16, 16), condition_width=(16, 16), training=TrainingConfig(batch=1))
+    recipe = Recipe(width=(16, 16), outline_width=8, training=TrainingConfig(batch=1))
     row = PriorRow("diffusam", "DiffuSAM", start="none", procedural=1)
     assert measure_row(row, draw, recipe=recipe)
     path = workplace / "results" / "units" / "A" / "diffusam_draw1_development.json"

@@ -79,6 +79,7 @@ def test_the_mean_is_taken_over_objects() -> None:
 
 def test_outlines_cost_by_how_wrong_they_are_where_the_organ_is_known() -> None:
     masks = torch.cat((square(), square().roll(8, dims=3)), dim=1) > 0
+    # The background's logit is 0.
     right = torch.nn.functional.avg_pool2d(masks.float(), 4) * 40 - 20
     both = torch.tensor([[True, True]])
     assert outline_loss(right, masks, both) < 1e-2

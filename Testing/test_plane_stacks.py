@@ -74,7 +74,7 @@ def test_a_prior_says_which_planes_it_has_learnt(
     recipe = Recipe(
         image_size=SIZE,
         width=(16, 32),
-        condition_width=(16, 32),
+        outline_width=8,
         planes=planes,  # type: ignore[arg-type]
         training=TrainingConfig(iterations=2, batch=2),
     )

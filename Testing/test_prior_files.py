@@ -82,7 +82,7 @@ def test_a_prior_comes_back_as_it_was_written(prior: Path) -> None:
 def test_the_header_is_one_readable_json_string(prior: Path) -> None:
     metadata, tensors = read_safetensors(prior)
     assert list(metadata) == [HEADER_KEY]
-    assert json.loads(metadata[HEADER_KEY])["schema_version"] == 1
+    assert json.loads(metadata[HEADER_KEY])["schema_version"] == prior_files.SCHEMA_VERSION
     assert set(tensors) == set(make_tensors())
 
 
@@ -192,7 +192,7 @@ def test_safetensors_without_a_header_are_no_prior(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"made by a newer DiffuSAM Segment\. Update"):
-        read_header(with_header(tmp_path / "n.safetensors", schema_version=2))
+        read_header(with_header(tmp_path / "n.safetensors", schema_version=prior_files.SCHEMA_VERSION + 1))
 
 
 def test_an_unknown_older_schema_is_refused(tmp_path: Path) -> None:
@@ -200,9 +200,15 @@ def test_an_unknown_older_schema_is_refused(tmp_path: Path) -> None:
         read_header(with_header(tmp_path / "o.safetensors", schema_version=-1))
 
 
+def test_a_prior_of_the_network_before_is_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"for a network that is no more\. Train it again"):
+        read_header(with_header(tmp_path / "o.safetensors", schema_version=1))
+
+
 def test_an_older_schema_is_upgraded(prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior_files, "SCHEMA_VERSION", 2)
-    monkeypatch.setitem(prior_files.UPGRADES, 1, lambda old: old | {"title": old["title"].upper()})
+    present = prior_files.SCHEMA_VERSION
+    monkeypatch.setattr(prior_files, "SCHEMA_VERSION", present + 1)
+    monkeypatch.setitem(prior_files.UPGRADES, present, lambda old: old | {"title": old["title"].upper()})
     assert read_header(prior).title == "SPLEEN AND LIVER"
 
 
@@ -218,7 +224,7 @@ def test_an_older_schema_is_upgraded(prior: Path, monkeypatch: pytest.MonkeyPatc
         ({"backbone": "compact"}, "backbone is missing or of the wrong type"),
         ({"config": []}, "config is missing or of the wrong type"),
         ({"schema_version": True}, "schema_version is missing or of the wrong type"),
-        ({"schema_version": "1"}, "schema_version is missing or of the wrong type"),
+        ({"schema_version": "2"}, "schema_version is missing or of the wrong type"),
     ],
 )
 def test_a_header_with_a_wrong_value_is_refused(

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS = [
     *("--label-names", "1=spleen,2=right kidney,3=left kidney,4=liver", "--device", "cpu"),
     *("--image-size", "64", "--batch", "5", "--iterations", "6", "--validation", "slices"),
-    *("--set", "width=[16,32]", "--set", "condition_width=[16,32]", "--set", "validation.every_minutes=0"),
+    *("--set", "width=[16,32]", "--set", "outline_width=8", "--set", "validation.every_minutes=0"),
 ]
 
 
@@ -62,7 +62,7 @@ def test_two_processes_train_what_one_trains(data: list[str], tmp_path: Path) ->
     for name in ("one", "two"):
         with (tmp_path / f"{name}.run" / "losses.csv").open(newline="") as file:
             last = list(csv.DictReader(file))[-1]
-        losses.append([float(last[part]) for part in ("prior", "segmentation", "outlines", "presence")])
+        losses.append([float(last[part]) for part in ("prior", "segmentation", "outlines")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     # Only one of the two tells.
     assert ended.stdout.count("case0.nii.gz goes with case0.nii.gz.") == 1

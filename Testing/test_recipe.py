@@ -55,7 +55,7 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_what_a_file_leaves_out_has_its_default() -> None:
-    content = {"schema_version": 4, "training": {"batch": 2, "learning_rate": 1}}
+    content = {"schema_version": 5, "training": {"batch": 2, "learning_rate": 1}}
     assert Recipe.from_dict(content) == Recipe(training=TrainingConfig(batch=2, learning_rate=1.0))
 
 
@@ -90,6 +90,11 @@ def test_recipes_of_the_fourth_schema_had_axial_slices_alone() -> None:
     assert PAPER.planes == "axial"
 
 
+def test_recipes_of_the_fifth_schema_read_images_with_a_network_of_its_own() -> None:
+    old = {"schema_version": 4, "width": [16, 32], "condition_width": [80, 112]}
+    assert Recipe.from_dict(old) == Recipe(width=(16, 32))
+
+
 def test_settings_are_changed_by_their_place() -> None:
     changed = Recipe().with_settings({"training.spatial.rotation": 2, "backbone": "sam2.1_tiny"})
     assert changed.training.spatial.rotation == 2
@@ -113,6 +118,7 @@ def test_settings_are_changed_by_their_place() -> None:
         ({"schema_version": 1, "training": []}, "training is not a JSON object"),
         ({"schema_version": 1, "width": [32]}, "a list of 2 values"),
         ({"schema_version": 1, "width": [32, 60]}, "multiples of 16"),
+        ({"schema_version": 5, "outline_width": 12}, "multiple of 8"),
         ({"schema_version": 1, "training": {"batch": 0}}, "batch must be 1"),
         ({"schema_version": 1, "training": {"slice_uses": 0}}, "slice_uses must be 1"),
         ({"schema_version": 1, "training": {"seed": 10**14}}, "seed must be 0 to"),

@@ -18,7 +18,7 @@ from DiffuSAMLib.volumes import read_volume
 
 QUICK = [
     *("--image-size", "64", "--batch", "2", "--iterations", "2", "--validation", "none", "--device", "cpu"),
-    *("--set", "width=[16,32]", "--set", "condition_width=[16,32]"),
+    *("--set", "width=[16,32]", "--set", "outline_width=8"),
 ]
 
 

@@ -34,13 +34,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPE = Recipe(
     image_size=64,
     width=(16, 32),
-    condition_width=(16, 32),
+    outline_width=8,
     training=TrainingConfig(iterations=4, batch=2, checkpoint_seconds=0),
     validation=ValidationConfig(every_minutes=0, slices=2),
 )
 OPTIONS = [
     *("--image-size", "64", "--batch", "2", "--iterations", "6", "--validation", "none"),
-    *("--set", "width=[16,32]", "--set", "condition_width=[16,32]", "--set", "training.checkpoint_seconds=0"),
+    *("--set", "width=[16,32]", "--set", "outline_width=8", "--set", "training.checkpoint_seconds=0"),
 ]
 
 
@@ -100,7 +100,7 @@ def test_a_run_tells_writes_and_keeps_what_happens(cases: list[LabelledFiles], t
     # Every two seconds, and at the end.
     losses = [event for event in events if isinstance(event, LossesEvent)][-1]
     assert (losses.iteration, losses.iterations, losses.seconds_left) == (4, 4, 0)
-    assert set(losses.losses) == {"prior", "segmentation", "outlines", "presence"}
+    assert set(losses.losses) == {"prior", "segmentation", "outlines"}
     line = progress_line(losses, looks[-1])
     assert line.startswith("Iteration 4 of about 4: losses prior ")
     assert line.endswith(" 0 s left.")

@@ -37,13 +37,18 @@ def test_organs_known_by_name_are_taken_over(bundled: LoadedBackbone) -> None:
     new = Prior(config_of(bundled, "liver", "pancreas", "spleen")).eval()
     begin_with(new, earlier)
     generator = torch.Generator().manual_seed(0)
-    condition = torch.randn(2, 80, 16, 16, generator=generator)
+    slices = torch.rand(2, 3, 256, 256, generator=generator)
+    features = bundled.backbone.encode_image(slices)
     noisy = torch.randn(2, 32, 16, 16, generator=generator)
     with torch.no_grad():
         for mine, theirs in ((0, 3), (2, 0)):
-            torch.testing.assert_close(new.outlines(condition)[:, mine], old.outlines(condition)[:, theirs])
+            logits = [
+                prior.outline_decoder(features)[:, organ] for prior, organ in ((new, mine), (old, theirs))
+            ]
+            torch.testing.assert_close(*logits)
+            outlines = logits[0].sigmoid()
             generated = [
-                prior.denoise(noisy, 999, condition, torch.full((2,), organ))
+                prior.denoise(noisy, 999, outlines, torch.full((2,), organ))
                 for prior, organ in ((new, mine), (old, theirs))
             ]
             torch.testing.assert_close(*generated)
@@ -70,19 +75,19 @@ def test_a_new_organ_begins_with_weights_of_its_own(bundled: LoadedBackbone) -> 
 
 
 def test_of_a_prior_of_another_shape_what_fits_is_taken(bundled: LoadedBackbone) -> None:
-    config = config_of(bundled, *reversed(ABDOMEN), width=(16, 32), condition_width=(80, 128))
+    config = config_of(bundled, *reversed(ABDOMEN), width=(16, 32), outline_width=16)
     earlier = earlier_prior("abdomen", bundled, config)
     assert earlier is not None
     prior = Prior(config)
     before = {name: value.clone() for name, value in prior.state_dict().items()}
     begin_with(prior, earlier)
     after = prior.state_dict()
-    assert torch.equal(after["project.weight"], earlier.tensors["project.weight"].float())
+    assert torch.equal(after["latent_deviation"], earlier.tensors["latent_deviation"].float())
     assert torch.equal(
-        after["outline_head.weight"][:16], earlier.tensors["outline_head.weight"][-16:].float()
+        after["outline_decoder.head.bias"], earlier.tensors["outline_decoder.head.bias"].flip(0).float()
     )
-    embedding = "denoiser.class_embedding.weight"
-    assert torch.equal(after[embedding], before[embedding])
+    for name in ("outline_decoder.head.weight", "denoiser.class_embedding.weight"):
+        assert torch.equal(after[name], before[name])
 
 
 def test_a_prior_of_another_backbone_is_refused(bundled: LoadedBackbone, tmp_path: Path) -> None:

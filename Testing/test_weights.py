@@ -237,7 +237,7 @@ def test_a_prior_whose_tensors_do_not_fit_its_shape_is_refused(
 ) -> None:
     path, backbone_path = a_saved_prior
     state = a_small_prior.state_dict()
-    del state["presence_head.bias"]
+    del state["outline_decoder.head.bias"]
     save(path, state, a_small_prior.config, backbone_path)
     with pytest.raises(WeightsError, match="other names or shapes"):
         load_prior(path, backbone_path=backbone_path)

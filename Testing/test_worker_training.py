@@ -44,7 +44,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     Recipe(
         image_size=64,
         width=(16, 32),
-        condition_width=(16, 32),
+        outline_width=8,
         training=TrainingConfig(batch=2, iterations=3, checkpoint_seconds=0),
         validation=ValidationConfig(every_minutes=0, slices=2),
     ).write(config)

@@ -60,7 +60,6 @@ TRAINING = (
     PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
     PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
     PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),
-    PriorRow("no_outline_loss", "no outline loss", {"training.outline_weight": 0.0}),
     PriorRow(
         "no_augmentation",
         "no augmentation",

@@ -167,7 +167,8 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
         begin_with(prior, earlier)
         earlier_cases = tuple(earlier.header.training.get("cases", ()))
     stacks += plane_stacks(cases, planes, organs=organs, size=network.image_size)
-    made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size)
+    modalities = sorted({stack.modality for stack in stacks})
+    made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size, real=modalities)
     training = PriorTraining(
         prior,
         network,
@@ -176,7 +177,6 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
         checkpoint=path.with_suffix(".training"),
     )
     averaged = training.run()
-    modalities = sorted({stack.modality for stack in stacks})
     gamma = mr_gamma(
         modalities,
         procedural=recipe.procedural,

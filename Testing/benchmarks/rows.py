@@ -19,6 +19,8 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
+    "no_outlines": ("DiffuSAM before outlines (see the ideas)", tuple(PROTOCOLS)),
+    "no_outlines_no_3d": ("DiffuSAM before outlines, no 3D", tuple(PROTOCOLS)),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
     "frozen_decoder": ("decoder on frozen features", ("A", "B", "B-reverse", "D")),
     "unet": ("2D UNet", ("A", "B", "B-reverse", "C-CT", "C-MR", "D")),

@@ -30,8 +30,8 @@ What to know before these figures are compared with others:
   of them is refused.
 - *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen procedural
   abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. In A, B and
-  B-reverse almost half of the slices that it then learns from are of 48 procedural abdomens, as in the bundled
-  prior's own training. Rows show what both bring; the peers begin with random weights and learn from the cases alone.
+  B-reverse a third of the slices that it then learns from are of 48 procedural abdomens, in the modality that its cases
+  are not. The peers begin with random weights and learn from the cases alone.
 - *Procedural MR*: how bright its tissues are was set by looking at 11 CHAOS MR, medians of their organs included, and the
   exponent with which A's priors see MR was chosen on the labels of the same 11: cases of the bundled prior's training,
   none of which is scored. No weight of A, B or B-reverse has seen them, but B is not ignorant of its target as a method
@@ -47,9 +47,10 @@ What to know before these figures are compared with others:
   scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points from the truth
   tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
   small discs.
-- *A peer is better on CT*: the decoder on frozen features, 0.5 million parameters begun with random weights, is 3 points
-  above DiffuSAM on draws 1 and 2 of A, and 16 below it on B. A section below tells what makes it good; what was tried
-  to take that over is among the ideas.
+- *Outlines*: DiffuSAM's prior now draws outlines first, with the like of the strongest peer, the decoder on frozen
+  features, and diffuses how memories differ from theirs. Rows whose names begin with no_outlines, and rows of variants
+  from before, are of the prior that generated memories from the features alone. Among the ideas a row shows what the
+  diffusion adds to the outlines' own memories: as good as nothing.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere. The
   computers were not all equally fast; the number of steps is in each JSON.
