@@ -50,7 +50,7 @@ class PriorConfig:
     organs: tuple[str, ...]
     memory_channels: int
     feature_channels: tuple[int, int, int]
-    width: tuple[int, int] = (32, 64)
+    width: tuple[int, int] = (16, 32)
     outline_width: int = 32
     kind: Literal["diffusion", "regression"] = "diffusion"
     training_steps: int = 1000

@@ -122,7 +122,7 @@ class Recipe:
     backbone: str = "compact"
     image_size: int = DEFAULT_IMAGE_SIZE["compact"]
     kind: Literal["diffusion", "regression"] = "diffusion"
-    width: tuple[int, int] = (32, 64)
+    width: tuple[int, int] = (16, 32)
     outline_width: int = 32
     training_steps: int = 1000
     planes: Literal["auto", "axial", "three"] = "auto"

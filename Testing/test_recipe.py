@@ -91,8 +91,8 @@ def test_recipes_of_the_fourth_schema_had_axial_slices_alone() -> None:
 
 
 def test_recipes_of_the_fifth_schema_read_images_with_a_network_of_its_own() -> None:
-    old = {"schema_version": 4, "width": [16, 32], "condition_width": [80, 112]}
-    assert Recipe.from_dict(old) == Recipe(width=(16, 32))
+    old = {"schema_version": 4, "width": [32, 64], "condition_width": [80, 112]}
+    assert Recipe.from_dict(old) == Recipe(width=(32, 64))
 
 
 def test_settings_are_changed_by_their_place() -> None:

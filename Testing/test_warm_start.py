@@ -24,7 +24,7 @@ def config_of(bundled: LoadedBackbone, *organs: str, **options: object) -> Prior
 
 def test_the_bundled_prior_is_begun_with_where_it_fits(bundled: LoadedBackbone) -> None:
     assert earlier_prior("auto", bundled, config_of(bundled, "pancreas")) is not None
-    for other in ({"width": (16, 32)}, {"kind": "regression"}, {"training_steps": 10}):
+    for other in ({"width": (32, 64)}, {"kind": "regression"}, {"training_steps": 10}):
         assert earlier_prior("auto", bundled, config_of(bundled, "pancreas", **other)) is None
     assert earlier_prior("none", bundled, config_of(bundled, "pancreas")) is None
 
@@ -75,7 +75,7 @@ def test_a_new_organ_begins_with_weights_of_its_own(bundled: LoadedBackbone) -> 
 
 
 def test_of_a_prior_of_another_shape_what_fits_is_taken(bundled: LoadedBackbone) -> None:
-    config = config_of(bundled, *reversed(ABDOMEN), width=(16, 32), outline_width=16)
+    config = config_of(bundled, *reversed(ABDOMEN), width=(32, 64), outline_width=16)
     earlier = earlier_prior("abdomen", bundled, config)
     assert earlier is not None
     prior = Prior(config)
