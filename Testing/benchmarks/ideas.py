@@ -200,6 +200,10 @@ IDEAS = (
         for protocol in PROTOCOLS
     ),
     *(
+        Idea("A denoiser half as wide, which is faster", protocol, "wide_denoiser", "diffusam", True)
+        for protocol in ("C-CT", "C-MR")
+    ),
+    *(
         Idea(
             "What is generated counts for nothing: the outlines' own memories",
             protocol,
