@@ -64,7 +64,7 @@ BAD_HEADERS: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("an impossible width", lambda header: header["config"].update(width=[33, 65]), "cannot build"),
     ("an impossible contrast", lambda header: header["config"].update(mr_gamma=0), "cannot build"),
     ("an unknown plane", lambda header: header["config"].update(planes=["oblique"]), "cannot build"),
-    ("another width", lambda header: header["config"].update(width=[16, 32]), "other names or shapes"),
+    ("another width", lambda header: header["config"].update(width=[32, 64]), "other names or shapes"),
     ("other organs", lambda header: header["config"].update(organs=["a", "b", "c", "d"]), "contradicts"),
     (
         "other features",
