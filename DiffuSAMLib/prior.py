@@ -91,8 +91,7 @@ class Prior(nn.Module):
 
     A decoder draws rough outlines from the image features. Marked on the slice, an outline makes a memory; what the
     diffusion models is how the memory of the true mask differs from it, standardised per channel: a conditional UNet
-    predicts the clean difference (x0-prediction) from a noisy one. The memory of a wrong outline is still a memory of
-    something in this image, and a few volumes suffice to learn what is wrong with outlines.
+    predicts the clean difference (x0-prediction) from a noisy one.
 
     The outlines are drawn once per slice and shared by all steps.
     """

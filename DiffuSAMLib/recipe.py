@@ -277,7 +277,7 @@ PAPER = Recipe(
         segmentation_weight=1.0,
     ),
 )
-"""What arXiv 2604.24719 states; where it is silent (augmentation, averaging, presence), our own settings."""
+"""What arXiv 2604.24719 states; where it is silent (augmentation, averaging), our own settings. Outlines first are ours too."""
 
 ONE_MODALITY = Recipe(
     name="one-modality",

@@ -30,7 +30,7 @@ What to know before these figures are compared with others:
   of them is refused.
 - *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen procedural
   abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. In A, B and
-  B-reverse a third of the slices that it then learns from are of 48 procedural abdomens, in the modality that its cases
+  B-reverse 36 or 45 in 100 slices that it then learns from are of 48 procedural abdomens, in the modality that its cases
   are not. The peers begin with random weights and learn from the cases alone.
 - *Procedural MR*: how bright its tissues are was set by looking at 11 CHAOS MR, medians of their organs included, and the
   exponent with which A's priors see MR was chosen on the labels of the same 11: cases of the bundled prior's training,
