@@ -277,7 +277,7 @@ PAPER = Recipe(
         segmentation_weight=1.0,
     ),
 )
-"""What arXiv 2604.24719 states; where it is silent (augmentation, averaging), our own settings. Outlines first are ours too."""
+"""What arXiv 2604.24719 states; where it is silent (augmentation, averaging), our own settings. So are outlines."""
 
 ONE_MODALITY = Recipe(
     name="one-modality",
