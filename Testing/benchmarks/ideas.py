@@ -116,8 +116,8 @@ IDEAS = (
     ),
     # Draws 1 to 3 were trained with an exponent of 1 in their headers and measured; then the headers got today's 1.5.
     Idea("The exponent 1.5 alone, against 1", "B", "plain_mr_20", "no_outlines", True),
-    # diffusam train as in the model card of that time, with the intensities of today's, --minutes 42 --seed 4 --start abdomen and a learning
-    # rate of 4e-4. The demo's patient loses with it.
+    # diffusam train as in the model card, but with --minutes 42 --seed 4, --start with the prior of that time and a
+    # learning rate of 4e-4. The demo's patient loses with it.
     *(
         Idea(
             "42 minutes more of the bundled prior, on these procedural abdomens",
