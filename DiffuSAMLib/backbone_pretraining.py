@@ -1,4 +1,4 @@
-"""Pretrains the compact backbone as a promptable slice-to-slice segmenter."""
+"""Pretrains the compact backbone: to follow a mask from slice to slice, and to know where organs are."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .backbones import Backbone, Memory, mask_to_logits
+from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
-from .dense_head import DenseHead, dense_loss
 from .interrupts import uninterrupted
-from .losses import mask_loss
+from .losses import mask_loss, outline_loss
+from .outline_decoder import OutlineDecoder
 from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig
 
@@ -26,10 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 class BackbonePretraining:
-    """The training loop: self-memory, neighbour's memory, both together, and the dense head.
+    """The training loop: self-memory, neighbour's memory, both together, and the outlines of all organs.
+
+    The decoder of outlines is a prior's: it makes the features show what a prior will look for.
 
     Args:
         backbone: The network to train, at its full image size.
+        outlines: Trained with it; made for its features and the organs.
         sampler: Where pairs come from.
         organs: Number of organ labels in the stacks.
         config: The recipe.
@@ -40,6 +43,7 @@ class BackbonePretraining:
     def __init__(
         self,
         backbone: Backbone,
+        outlines: OutlineDecoder,
         sampler: PairSampler,
         *,
         organs: int,
@@ -47,14 +51,16 @@ class BackbonePretraining:
         checkpoint: Path,
         record: str = "",
     ) -> None:
-        self.backbone, self.sampler, self.organs, self.config = backbone, sampler, organs, config
+        self.backbone, self.outlines, self.sampler = backbone, outlines, sampler
+        self.organs, self.config = organs, config
         self.checkpoint, self.record = checkpoint, record
-        self.dense = DenseHead(backbone.feature_channels, organs + 1)
-        self.parameters = [*backbone.parameters(), *self.dense.parameters()]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+            [*backbone.parameters(), *self.outlines.parameters()],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
         )
         self.averaged = {name: value.clone() for name, value in backbone.state_dict().items()}
+        self.averaged_outlines = {name: value.clone() for name, value in outlines.state_dict().items()}
         self.seconds = 0.0
         self.steps = 0
         self.generator = torch.Generator().manual_seed(config.seed + 1)
@@ -63,7 +69,7 @@ class BackbonePretraining:
         """Trains for the recipe's time, saving every two minutes and when interrupted.
 
         Returns:
-            The averaged weights.
+            The averaged weights of the backbone; those of the outlines are in `averaged_outlines`.
 
         Raises:
             InputError: The checkpoint is damaged or of another run.
@@ -96,7 +102,9 @@ class BackbonePretraining:
                 group["lr"] = max(rate, 1e-6)
             small = part < self.config.small_part
             size = self.config.small_size if small else self.backbone.image_size
-            step_losses = self._step(self.config.pairs * (2 if small else 1), size)
+            pairs = self.config.pairs * (2 if small else 1)
+            follow = self.steps % self.config.follow_every == 0
+            step_losses = self._step(pairs, size) if follow else self._outlines_step(2 * pairs, size)
             for name, value in step_losses.items():
                 losses[name] = value if name not in losses else 0.98 * losses[name] + 0.02 * value
             self.steps += 1
@@ -109,12 +117,12 @@ class BackbonePretraining:
                 saved = time.monotonic()
 
     def _step(self, pairs: int, size: int) -> dict[str, float]:
+        """Learns from pairs of slices, by all losses."""
         self.backbone.train()
         images, labels, known, distance = self.sampler.draw(pairs, size)
         features = self.backbone.encode_image(images)
         small = size < self.backbone.image_size
         count = self.config.small_objects if small else self.config.objects
-        dense_weight = self.config.small_dense_weight if small else self.config.dense_weight
         rows, values = self.sampler.objects(labels, self.organs, count=count)
         masks = (labels[rows] == values[:, None, None])[:, None].float()
         target = (labels[rows + pairs] == values[:, None, None])[:, None].float()
@@ -129,22 +137,49 @@ class BackbonePretraining:
         damaged_masks = mask_to_logits(damage_masks(target[half:], self.generator))
         damaged = self._noisy(self.backbone.encode_memory(later, damaged_masks))
         both = self.backbone.decode(later, [Memory(damaged), Memory(memory[half:], distance=distance)])
-        losses = {
-            "self": mask_loss(own, masks[:half]).mean(),
-            "neighbour": mask_loss(neighbour, target).mean(),
-            "both": mask_loss(both, target[half:]).mean(),
-            "dense": dense_loss(self.dense(features), labels, known) * dense_weight,
-        }
-        total = torch.stack(list(losses.values())).sum()
+        return self._update(
+            {
+                "self": mask_loss(own, masks[:half]).mean(),
+                "neighbour": mask_loss(neighbour, target).mean(),
+                "both": mask_loss(both, target[half:]).mean(),
+                "outlines": self._outline_loss(features, labels, known),
+            }
+        )
+
+    def _outlines_step(self, slices: int, size: int) -> dict[str, float]:
+        """Learns from slices of their own by the outlines alone, in half the time."""
+        self.backbone.train()
+        images, labels, known = (value[:slices] for value in self.sampler.draw(slices, size)[:3])
+        return self._update(
+            {"outlines": self._outline_loss(self.backbone.encode_image(images), labels, known)}
+        )
+
+    def _outline_loss(self, features: ImageFeatures, labels: Tensor, known: Tensor) -> Tensor:
+        """Mere shapes teach no outlines."""
+        (named,) = known.any(1).nonzero(as_tuple=True)
+        if not len(named):
+            return features.fine.sum() * 0
+        values = torch.arange(1, self.organs + 1)[:, None, None]
+        masks = labels[named][:, None] == values
+        loss = outline_loss(self.outlines(features[named]), masks, known[named])
+        return self.config.outline_weight * loss
+
+    def _update(self, losses: dict[str, Tensor]) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        torch.stack(list(losses.values())).sum().backward()
+        # Each by itself: large gradients of the one must not make steps of the other small.
+        for network in (self.backbone, self.outlines):
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         # Half an update could neither be kept nor gone on from.
         with uninterrupted():
             self.optimizer.step()
             decay = min(self.config.average, (self.steps + 1) / (self.steps + 10))
-            for name, value in self.backbone.state_dict().items():
-                self.averaged[name].lerp_(value, 1 - decay)
+            for network, averaged in (
+                (self.backbone, self.averaged),
+                (self.outlines, self.averaged_outlines),
+            ):
+                for name, value in network.state_dict().items():
+                    averaged[name].lerp_(value, 1 - decay)
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _noisy(self, memory: Tensor) -> Tensor:
@@ -160,7 +195,8 @@ class BackbonePretraining:
             {
                 "backbone": self.backbone.state_dict(),
                 "averaged": self.averaged,
-                "dense": self.dense.state_dict(),
+                "outlines": self.outlines.state_dict(),
+                "averaged_outlines": self.averaged_outlines,
                 "optimizer": self.optimizer.state_dict(),
                 "seconds": self.seconds,
                 "steps": self.steps,
@@ -176,9 +212,9 @@ class BackbonePretraining:
             raise other_run_error(self.checkpoint)
         try:
             self.backbone.load_state_dict(state["backbone"])
-            self.dense.load_state_dict(state["dense"])
+            self.outlines.load_state_dict(state["outlines"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.averaged = state["averaged"]
+            self.averaged, self.averaged_outlines = state["averaged"], state["averaged_outlines"]
             self.seconds, self.steps = state["seconds"], state["steps"]
         except (KeyError, RuntimeError, ValueError) as error:
             raise other_run_error(self.checkpoint) from error

@@ -203,6 +203,9 @@ def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument(
         "--start", metavar="WEIGHTS", help='weights file to continue from, or "compact" for the bundled ones'
     )
+    command.add_argument(
+        "--outlines", metavar="PRIOR", help="name or file of a prior whose outlines are continued with"
+    )
     command.set_defaults(run=_pretrain)
 
 
@@ -354,6 +357,7 @@ def _pretrain(arguments: argparse.Namespace, progress: Progress) -> None:
         procedural=arguments.procedural,
         settings={**settings_of(arguments.set), "minutes": arguments.minutes, "seed": arguments.seed},
         start=arguments.start,
+        outlines=arguments.outlines,
         progress=progress,
     )
     print(arguments.output)

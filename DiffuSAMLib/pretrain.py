@@ -17,12 +17,14 @@ from .datasets import LabelledFiles, LabelledStack, load_stack, read_dataset
 from .errors import InputError
 from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig
+from .prior import Prior, PriorConfig
 from .procedural import make_shapes
 from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent
 from .splits import load_split
 from .stack_pool import SHARES, StackPool, kind_of
-from .weights import LoadedBackbone, load_backbone, save_backbone
+from .warm_start import begin_with, read_earlier
+from .weights import LoadedBackbone, load_backbone, save_backbone, save_prior
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +57,14 @@ def pretrain_backbone(
     procedural: int,
     settings: Mapping[str, Any],
     start: str | Path | None = None,
+    outlines: str | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Pretrains the compact backbone and writes its weights.
+    """Pretrains the compact backbone and writes its weights, and a prior for trainings on it to begin with.
 
-    An interrupted run resumes from `<output>.training`, which is deleted at the end.
+    That prior, `<stem>-start.safetensors` beside the weights, knows the outlines of all organs; its diffusion is that of
+    the prior that it began with, or untrained. An interrupted run resumes from `<output>.training`, which is deleted at
+    the end.
 
     Args:
         data: Folders with `images/`, `labels/` and `dataset.json`; none trains on procedural abdomens only. They may
@@ -71,10 +76,12 @@ def pretrain_backbone(
             "intensity.strength".
         start: Weights to continue from, with a fresh optimizer: a file, or "compact" for the bundled ones; None starts
             anew. The cases that they have seen are recorded as seen.
+        outlines: Name or file of a prior whose decoder of outlines is continued with; its cases count as seen, too.
         progress: Called as cases are read.
 
     Raises:
-        InputError: There is nothing to train on, an option is out of range, or a case cannot be used.
+        InputError: There is nothing to train on, an option is out of range, a case cannot be used, or the prior was
+            made for another backbone.
         WeightsError: The weights to start from cannot be used.
         OutputError: The weights cannot be written.
     """
@@ -100,28 +107,32 @@ def pretrain_backbone(
             "There is nothing to train on.", hint="Give --data with cases of the split, or --procedural."
         )
     checkpoint = output.with_suffix(".training")
-    seen = [case.name for case in cases]
+    seen = {case.name for case in cases}
+    prior = Prior(PriorConfig.for_backbone(backbone, organs))
+    begun = {}
     if earlier is not None:
-        seen = sorted({*seen, *earlier.training_cases})
-    started_from = None if earlier is None else earlier.sha256
+        seen |= set(earlier.training_cases)
+        begun["started_from"] = earlier.sha256
+    if outlines is not None:
+        drawn = read_earlier(outlines, backbone.name)
+        begin_with(prior, drawn)
+        seen |= set(drawn.header.training.get("cases", ()))
+        begun["outlines_from"] = drawn.sha256
+    made_of = {"organs": organs, "training_cases": sorted(seen), "procedural_abdomens": procedural, **begun}
     training = BackbonePretraining(
         backbone,
+        prior.outline_decoder,
         PairSampler(StackPool(stacks, shares=shares_of(stacks)), config, shapes=make_shapes),
         organs=len(organs),
         config=config,
         checkpoint=checkpoint,
-        record=json.dumps(
-            {"organs": organs, "cases": seen, "procedural": procedural, "started_from": started_from}
-        ),
+        record=json.dumps(made_of),
     )
     averaged = training.run()
     prefix = "network."
     record = {
         "name": "compact",
-        "training_cases": seen,
-        "procedural_abdomens": procedural,
-        "organs": organs,
-        "started_from": started_from,
+        **made_of,
         "recipe": asdict(config),
         "steps": training.steps,
         "licence": "Research, non-commercial" if seen else "Apache-2.0",
@@ -130,6 +141,18 @@ def pretrain_backbone(
         name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)
     }
     save_backbone(output, network, record)
+    prior.outline_decoder.load_state_dict(training.averaged_outlines)
+    save_prior(
+        output.with_name(f"{output.stem}-start.safetensors"),
+        prior.state_dict(),
+        config=prior.config,
+        backbone=load_backbone("compact", path=output),
+        title="Outlines of the backbone's pretraining",
+        modalities=sorted({stack.modality for stack in stacks}),
+        licence=record["licence"],
+        training={"cases": made_of["training_cases"], "minutes": config.minutes},
+        metrics={},
+    )
     checkpoint.unlink()
 
 

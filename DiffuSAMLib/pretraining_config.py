@@ -25,8 +25,8 @@ class PretrainingConfig:
         farthest: Largest distance between the slices of a pair, in slices.
         learning_rate: Highest learning rate (AdamW).
         weight_decay: AdamW's.
-        small_dense_weight: Weight, at the small size, of the auxiliary head that names the organ of every pixel.
-        dense_weight: The same at full size.
+        follow_every: Masks are followed in one of so many steps; the others teach outlines alone, in half the time.
+        outline_weight: Weight of the outlines of all organs.
         memory_noise: Largest noise added to memories, in their channels' standard deviations, so that the
             memory space is smooth and a generated memory need not be exact.
         average: Decay of the exponential moving average of the weights.
@@ -43,8 +43,8 @@ class PretrainingConfig:
     farthest: int = 3
     learning_rate: float = 8e-4
     weight_decay: float = 0.02
-    small_dense_weight: float = 0.5
-    dense_weight: float = 3.0
+    follow_every: int = 4
+    outline_weight: float = 1.0
     memory_noise: float = 0.5
     average: float = 0.998
     seed: int = 0
@@ -75,13 +75,13 @@ class PretrainingConfig:
         """
         if self.minutes <= 0 or self.seed < 0:
             raise InputError("The training needs more than 0 minutes and a seed of 0 or more.")
-        for name in ("pairs", "small_objects", "objects", "farthest"):
+        for name in ("pairs", "small_objects", "objects", "farthest", "follow_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"The setting {name} must be 1 or more, not {getattr(self, name)}.")
         for name in ("small_part", "average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"The setting {name} must be 0 to 1, not {getattr(self, name):g}.")
-        for name in ("learning_rate", "weight_decay", "small_dense_weight", "dense_weight", "memory_noise"):
+        for name in ("learning_rate", "weight_decay", "outline_weight", "memory_noise"):
             if getattr(self, name) < 0:
                 raise InputError(f"The setting {name} must be 0 or more, not {getattr(self, name):g}.")
         if self.small_size < 64 or self.small_size % 32:

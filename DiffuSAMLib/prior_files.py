@@ -102,7 +102,6 @@ class PriorHeader:
         backbone: The backbone it was made for.
         config: Configuration of the prior's network.
         preprocessing: How images become slices.
-        sampling: Default sampling settings.
         training: Record of the training.
         licence: Licence of the weights.
         metrics: Measured figures.
@@ -120,7 +119,6 @@ class PriorHeader:
     backbone: BackboneReference
     config: dict[str, Any]
     preprocessing: dict[str, Any]
-    sampling: dict[str, Any]
     training: dict[str, Any]
     licence: str
     metrics: dict[str, Any]
@@ -176,7 +174,6 @@ class PriorHeader:
             ),
             config=_field(fields, "config", dict),
             preprocessing=_field(fields, "preprocessing", dict),
-            sampling=_field(fields, "sampling", dict),
             training=_field(fields, "training", dict),
             licence=_field(fields, "licence", str),
             metrics=_field(fields, "metrics", dict),
@@ -295,7 +292,8 @@ def _read_table(path: Path, stream: BinaryIO, size: int) -> dict[str, Any]:
     start = stream.read(_LENGTH_BYTES + 1)
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     if start[_LENGTH_BYTES:] != b"{" or not 2 <= length <= _LONGEST_TABLE:
-        if start.startswith(_PICKLE_STARTS):
+        # The first bytes of a length may be a pickle's, too.
+        if len(start) > _LENGTH_BYTES and start.startswith(_PICKLE_STARTS):
             raise WeightsError(
                 f"{path} is a pickled PyTorch file, which is refused because it can run code when opened.",
                 hint="Use the .safetensors file.",

@@ -35,30 +35,46 @@ class EarlierPrior:
 def earlier_prior(start: str, backbone: LoadedBackbone, config: PriorConfig) -> EarlierPrior | None:
     """The prior to begin with, if any.
 
-    What a prior has learnt of telling organs apart and of marking them helps with other organs too.
+    What a prior has learnt of telling organs apart and of marking them helps with other organs too, and with other
+    weights of the same backbone.
 
     Args:
         start: "none", the name or file of a prior, or "auto": the bundled prior where it fits.
         backbone: That of the training.
-        config: Of the prior to be trained; the bundled one fits its own backbone, kind and widths.
+        config: Of the prior to be trained; the bundled one fits its own backbone's weights, kind and widths.
 
     Raises:
-        InputError: The prior was made for another backbone.
+        InputError: The prior was made for a backbone of another name.
         WeightsError: It is missing or damaged.
     """
     if start == "none":
         return None
-    path = prior_path(BUNDLED if start == "auto" else start)
-    header = read_header(path)
-    same_backbone = header.backbone.weights_sha256 == backbone.sha256
-    if start == "auto" and not (same_backbone and _same_shape(header, config)):
-        return None
-    if not same_backbone:
+    if start == "auto":
+        header = read_header(prior_path(BUNDLED))
+        same_backbone = header.backbone.weights_sha256 == backbone.sha256
+        return (
+            read_earlier(BUNDLED, header.backbone.name)
+            if same_backbone and _same_shape(header, config)
+            else None
+        )
+    return read_earlier(start, backbone.backbone.name)
+
+
+def read_earlier(start: str, backbone: str) -> EarlierPrior:
+    """The prior of that name or file, whose backbone must be called as here; its weights may be others.
+
+    Raises:
+        InputError: The prior was made for a backbone of another name.
+        WeightsError: It is missing or damaged.
+    """
+    path = prior_path(start)
+    header, tensors = read_prior(path)
+    if header.backbone.name != backbone:
         raise InputError(
-            f"The prior {header.name} was made for another backbone.",
+            f"The prior {header.name} was made for the backbone {header.backbone.name}, not {backbone}.",
             hint="Start from a prior of the same backbone, or from none.",
         )
-    return EarlierPrior(*read_prior(path), sha256_of(path))
+    return EarlierPrior(header, tensors, sha256_of(path))
 
 
 @torch.no_grad()

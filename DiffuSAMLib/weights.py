@@ -242,7 +242,6 @@ def save_prior(
         ),
         config=config.to_dict(),
         preprocessing=PREPROCESSING,
-        sampling={"steps": 2, "samples": 1},
         training={"program_version": __version__, **training},
         licence=licence,
         metrics=dict(metrics),

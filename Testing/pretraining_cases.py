@@ -12,6 +12,7 @@ from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.backbone_pretraining import BackbonePretraining
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.datasets import LabelledStack, to_stack
+from DiffuSAMLib.outline_decoder import OutlineDecoder
 from DiffuSAMLib.pair_sampler import PairSampler
 from DiffuSAMLib.pretraining_config import PretrainingConfig
 from DiffuSAMLib.stack_pool import StackPool
@@ -22,6 +23,7 @@ PLAIN = PretrainingConfig(
     small_size=32,
     pairs=2,
     objects=2,
+    follow_every=1,
     spatial=SpatialAugmentation(rotation=0, scale=0, shift=0, elastic=0),
     intensity=IntensityAugmentation(cross_modality=0, strength=0),
 )
@@ -39,8 +41,10 @@ def make_training(
     stack: LabelledStack, checkpoint: Path, *, config: PretrainingConfig = PLAIN, seed: int = 0
 ) -> BackbonePretraining:
     torch.manual_seed(seed)
+    backbone = Backbone("compact", image_size=SIDE)
     return BackbonePretraining(
-        Backbone("compact", image_size=SIDE),
+        backbone,
+        OutlineDecoder(backbone.feature_channels, 5, width=8),
         PairSampler(StackPool([stack]), config),
         organs=5,
         config=config,

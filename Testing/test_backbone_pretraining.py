@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretraining_cases import PLAIN, make_training, small_stack
+from pretraining_cases import PLAIN, SIDE, make_training, small_stack
 
 from DiffuSAMLib.datasets import LabelledStack
 from DiffuSAMLib.errors import InputError
@@ -22,10 +22,31 @@ def test_the_losses_fall(stack: LabelledStack, tmp_path: Path) -> None:
     for group in training.optimizer.param_groups:
         group["lr"] = 2e-3
     losses = [training._step(4, 32) for _ in range(24)]
-    for name in ("self", "neighbour", "both", "dense"):
+    for name in ("self", "neighbour", "both", "outlines"):
         values = [step[name] for step in losses]
         # Steps differ much in how hard their few pairs are.
         assert np.mean(values[-8:]) < 0.8 * np.mean(values[:4]), name
+
+
+def test_outlines_alone_are_learnt_from_too(stack: LabelledStack, tmp_path: Path) -> None:
+    training = make_training(stack, tmp_path / "b.training")
+    for group in training.optimizer.param_groups:
+        group["lr"] = 2e-3
+    losses = [training._outlines_step(8, 32) for _ in range(24)]
+    assert all(step.keys() == {"outlines"} for step in losses)
+    assert np.mean([step["outlines"] for step in losses[-8:]]) < 0.8 * losses[0]["outlines"]
+
+
+def test_mere_shapes_teach_no_outlines(stack: LabelledStack, tmp_path: Path) -> None:
+    training = make_training(stack, tmp_path / "b.training")
+    features = training.backbone.encode_image(torch.rand(2, 3, SIDE, SIDE))
+    labels, nothing = torch.ones(2, SIDE, SIDE, dtype=torch.int64), torch.zeros(2, 5, dtype=torch.bool)
+    loss = training._outline_loss(features, labels, nothing)
+    assert loss == 0
+    loss.backward()
+    assert all(
+        not parameter.grad.any() for parameter in training.outlines.parameters() if parameter.grad is not None
+    )
 
 
 def test_a_step_also_runs_at_the_small_size(stack: LabelledStack, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.pretrain import ORGANS, organs_of, pretrain_backbone, shares_of
 from DiffuSAMLib.splits import Split, save_split
 from DiffuSAMLib.stack_pool import SHARES
-from DiffuSAMLib.weights import load_backbone
+from DiffuSAMLib.weights import load_backbone, load_prior
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,27 @@ def test_a_backbone_continues_from_another_and_remembers_its_cases(brain: Path) 
     pairs = list(zip(begun.backbone.parameters(), ended.backbone.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in pairs)
     assert max(float((a - b).abs().max()) for a, b in pairs) < 0.05
+
+
+def test_what_the_prior_of_the_outlines_has_seen_counts_as_seen(brain: Path) -> None:
+    output = brain / "backbone.safetensors"
+    pretrain_backbone(
+        [brain / "brain"],
+        brain / "one.json",
+        output,
+        procedural=0,
+        settings={"minutes": 0.0001},
+        start="compact",
+        outlines="abdomen",
+    )
+    before = load_prior("abdomen")
+    after = load_prior(brain / "backbone-start.safetensors", backbone_path=output)
+    for seen in (after.backbone.training_cases, after.header.training["cases"]):
+        assert set(seen) == {"one", *before.training_cases}
+    # One step with a small learning rate; organs that the earlier prior knows keep their weights by name.
+    organ = after.prior.config.organs.index("liver")
+    heads = after.prior.outline_decoder.head.weight[organ], before.prior.outline_decoder.head.weight[3]
+    torch.testing.assert_close(*heads, atol=5e-3, rtol=0)
 
 
 def test_an_interrupted_pretraining_is_saved(

@@ -37,7 +37,6 @@ HEADER = PriorHeader(
     backbone=BackboneReference("compact", "ab" * 32, 256, (32, 16, 16)),
     config={"channels": [32, 64]},
     preprocessing={"window_hu": [-125, 275]},
-    sampling={"steps": 2},
     training={"iterations": 7800},
     licence="CC-BY-4.0",
     metrics={"dice": 0.87},

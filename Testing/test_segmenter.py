@@ -320,6 +320,12 @@ def test_the_axis_order_does_not_matter_in_three_planes(three_planes: Segmenter,
         np.testing.assert_array_equal(restored(found, axes, flips), expected)
 
 
+def test_slices_of_three_planes_are_not_chained(three_planes: Segmenter, cubic: Volume) -> None:
+    alone = replace(EVERYWHERE, propagation=replace(EVERYWHERE.propagation, three_d=False))
+    once, again = (three_planes.segment(cubic, options).labels for options in (EVERYWHERE, alone))
+    np.testing.assert_array_equal(once, again)
+
+
 def test_three_planes_report_one_run_and_draw_axial_slices(three_planes: Segmenter, cubic: Volume) -> None:
     events: list[ProgressEvent] = []
     drawn: set[int] = set()

@@ -7,7 +7,7 @@ import torch
 
 from DiffuSAMLib.errors import InputError, WeightsError
 from DiffuSAMLib.prior import ORGAN_WEIGHTS, Prior, PriorConfig
-from DiffuSAMLib.warm_start import begin_with, earlier_prior
+from DiffuSAMLib.warm_start import begin_with, earlier_prior, read_earlier
 from DiffuSAMLib.weights import LoadedBackbone, load_backbone, load_prior
 
 ABDOMEN = ("spleen", "right kidney", "left kidney", "liver")
@@ -90,10 +90,14 @@ def test_of_a_prior_of_another_shape_what_fits_is_taken(bundled: LoadedBackbone)
         assert torch.equal(after[name], before[name])
 
 
-def test_a_prior_of_another_backbone_is_refused(bundled: LoadedBackbone, tmp_path: Path) -> None:
+def test_a_prior_of_other_weights_of_the_backbone_is_begun_with_on_request(bundled: LoadedBackbone) -> None:
     other = LoadedBackbone(bundled.backbone, "0" * 64, ())
     assert earlier_prior("auto", other, config_of(bundled, "pancreas")) is None
-    with pytest.raises(InputError, match="made for another backbone"):
-        earlier_prior("abdomen", other, config_of(bundled, "pancreas"))
+    assert earlier_prior("abdomen", other, config_of(bundled, "pancreas")) is not None
+
+
+def test_a_prior_of_another_backbone_is_refused(bundled: LoadedBackbone, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"made for the backbone compact, not sam2\.1_tiny"):
+        read_earlier("abdomen", "sam2.1_tiny")
     with pytest.raises(WeightsError):
         earlier_prior(str(tmp_path / "missing.safetensors"), bundled, config_of(bundled, "pancreas"))

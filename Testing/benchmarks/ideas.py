@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from markdown_tables import number, table
-from protocols import PROTOCOLS
 from rows import Summary
 
 
@@ -194,14 +193,35 @@ IDEAS = (
             "differs from theirs. Begun with 37 minutes on procedural abdomens; beside CT, procedural MR alone",
             protocol,
             "no_outlines",
+            after,
+            True,
+        )
+        for protocol, after in (
+            *((few, "diffusam") for few in ("A", "B", "B-reverse")),
+            *((bundled, "earlier_backbone") for bundled in ("C-CT", "C-MR", "D")),
+        )
+    ),
+    *(
+        Idea("A denoiser half as wide, which is faster", protocol, "wide_denoiser", "earlier_backbone", True)
+        for protocol in ("C-CT", "C-MR")
+    ),
+    *(
+        Idea(
+            "40 minutes more of the bundled backbone, with the prior's decoder of outlines as the head that knows organs, "
+            "not a 1 x 1 convolution; then half an hour of the prior",
+            protocol,
+            "earlier_backbone",
             "diffusam",
             True,
         )
-        for protocol in PROTOCOLS
-    ),
-    *(
-        Idea("A denoiser half as wide, which is faster", protocol, "wide_denoiser", "diffusam", True)
         for protocol in ("C-CT", "C-MR")
+    ),
+    Idea(
+        "Slices of three planes, which are joined, are not chained",
+        "D",
+        "earlier_backbone",
+        "earlier_backbone_no_3d",
+        True,
     ),
     *(
         Idea(
