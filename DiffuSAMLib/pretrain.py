@@ -130,12 +130,13 @@ def pretrain_backbone(
     )
     averaged = training.run()
     prefix = "network."
+    licence = "Research, non-commercial" if seen else "Apache-2.0"
     record = {
         "name": "compact",
         **made_of,
         "recipe": asdict(config),
         "steps": training.steps,
-        "licence": "Research, non-commercial" if seen else "Apache-2.0",
+        "licence": licence,
     }
     network = {
         name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)
@@ -149,7 +150,7 @@ def pretrain_backbone(
         backbone=load_backbone("compact", path=output),
         title="Outlines of the backbone's pretraining",
         modalities=sorted({stack.modality for stack in stacks}),
-        licence=record["licence"],
+        licence=licence,
         training={"cases": made_of["training_cases"], "minutes": config.minutes},
         metrics={},
     )

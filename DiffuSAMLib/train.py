@@ -252,7 +252,8 @@ def finish_training(
                 "cases": record.cases,
                 "started_from": record.started_from,
                 "procedural_abdomens": recipe.procedural,
-                "recipe": record.recipe,
+                # Priors are passed on: nobody need learn where files lay on the computer that made them.
+                "recipe": {**record.recipe, "start": Path(recipe.start).name},
                 "iterations": state["iteration"],
                 "minutes": round(state["seconds"] / 60, 1),
                 "ended": ended,

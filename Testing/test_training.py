@@ -325,6 +325,7 @@ def test_a_training_can_start_from_another_prior(tmp_path: Path) -> None:
     )
     assert header.training["cases"] == ["first", "second"], "what the earlier prior saw counts as seen"
     assert header.training["started_from"]["training"]["cases"] == ["first"]
+    assert header.training["recipe"]["start"] == first.name, "no folder of this computer"
     before, after = read_prior(first)[1], read_prior(second)[1]
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=2e-3, rtol=1e-2)

@@ -207,7 +207,7 @@ IDEAS = (
     ),
     *(
         Idea(
-            "40 minutes more of the bundled backbone, with the prior's decoder of outlines as the head that knows organs, "
+            "40 minutes more of the bundled backbone, with the prior's decoder of outlines as its head, "
             "not a 1 x 1 convolution; then half an hour of the prior",
             protocol,
             "earlier_backbone",
