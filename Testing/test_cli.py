@@ -29,7 +29,7 @@ from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.prior_files import read_header
 from DiffuSAMLib.splits import Split, save_split
 from DiffuSAMLib.volumes import read_volume
-from DiffuSAMLib.weights import load_backbone
+from DiffuSAMLib.weights import load_backbone, load_prior
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN = ["--label-names", LABEL_NAMES, "--image-size", "128", "--device", "cpu"]
@@ -271,7 +271,9 @@ def test_pretrain_backbone_writes_weights_that_load(
     assert main([*command, "--procedural", "0", "--minutes", "0.0001"]) == 0
     assert capsys.readouterr().out == f"{weights}\n"
     assert load_backbone("compact", path=weights).training_cases == ("first",)
-    assert set(files_in(tmp_path)) == {"backbone.safetensors", "split.json"}
+    begun = load_prior(tmp_path / "backbone-start.safetensors", backbone_path=weights)
+    assert begun.training_cases == ("first", "first")
+    assert set(files_in(tmp_path)) == {"backbone.safetensors", "backbone-start.safetensors", "split.json"}
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
