@@ -1,4 +1,4 @@
-"""Losses on masks: what the decoder says, and what the condition of a prior already knows."""
+"""Losses on masks: what the mask decoder makes of memories, and the outlines that are drawn from features alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mask_loss(decoded: Decoded, masks: Tensor) -> Tensor:
 def outline_loss(
     outlines: Tensor, masks: Tensor, known: Tensor, *, total: Callable[[Tensor], Tensor] = Tensor.sum
 ) -> Tensor:
-    """Cross entropy over organs and background, and the mean Dice of the organs, on the outlines of a prior.
+    """Cross entropy over organs and background, and the mean Dice of the organs, on outlines.
 
     Organs compete for a pixel, and small ones count as much as large ones: with a cross entropy for each organ by
     itself and one Dice for all, kidneys were hardly told from what surrounds them.

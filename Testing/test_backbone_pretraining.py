@@ -45,9 +45,7 @@ def test_mere_shapes_teach_no_outlines(stack: LabelledStack, tmp_path: Path) -> 
     loss = training._outline_loss(features, labels, nothing)
     assert loss == 0
     loss.backward()
-    assert all(
-        not parameter.grad.any() for parameter in training.outlines.parameters() if parameter.grad is not None
-    )
+    assert all(parameter.grad is None for parameter in training.outlines.parameters())
 
 
 def test_a_step_also_runs_at_the_small_size(stack: LabelledStack, tmp_path: Path) -> None:
