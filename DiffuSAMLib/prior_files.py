@@ -11,11 +11,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from .errors import WeightsError
 from .files import atomic_path, output_error
 from .json_values import to_json_value
+from .safetensors_files import (
+    DAMAGED_HINT,
+    load_tensors,
+    metadata_of,
+    read_content,
+    read_table,
+    split_content,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +44,6 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _of_anothe
 """For each older schema version, what turns its header into one of the next version, or refuses it."""
 
 _MODALITIES = ("CT", "MR")
-_LENGTH_BYTES = 8
-_LONGEST_TABLE = 100_000_000  # the limit of the safetensors format itself
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_DAMAGED_HINT = "Download, import or train it again."
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def write_prior(path: Path, header: PriorHeader, tensors: Mapping[str, Tensor]) 
 
     # Cloned, because the format refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    table, data = _split(safetensors.torch.save(plain))
+    table, data = split_content(safetensors.torch.save(plain))
     written = dataclasses.replace(header, tensors_sha256=_tensors_sha256(table, data))
     content = safetensors.torch.save(plain, metadata={HEADER_KEY: written.to_json()})
     try:
@@ -218,12 +222,7 @@ def read_header(path: Path) -> PriorHeader:
     Raises:
         WeightsError: The file is missing, not readable, incomplete, pickled, not a prior, or too new.
     """
-    try:
-        with path.open("rb") as stream:
-            table = _read_table(path, stream, path.stat().st_size)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return _header(path, table)
+    return _header(path, read_table(path))
 
 
 def read_prior(path: Path) -> tuple[PriorHeader, dict[str, Tensor]]:
@@ -235,8 +234,8 @@ def read_prior(path: Path) -> tuple[PriorHeader, dict[str, Tensor]]:
     Raises:
         WeightsError: As `read_header`, or the tensors are not those that were written.
     """
-    content = _read_content(path)
-    return _verified_header(path, content), _load(path, content)
+    content = read_content(path)
+    return _verified_header(path, content), load_tensors(path, content)
 
 
 def verify_prior(path: Path) -> PriorHeader:
@@ -245,84 +244,7 @@ def verify_prior(path: Path) -> PriorHeader:
     Raises:
         WeightsError: As `read_prior`.
     """
-    return _verified_header(path, _read_content(path))
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read any safetensors file, for example a backbone's weights.
-
-    Returns:
-        Its metadata, and its tensors on the CPU.
-
-    Raises:
-        WeightsError: The file is missing, not readable, incomplete, pickled or not safetensors.
-    """
-    content = _read_content(path)
-    table, _ = _split(content)
-    return _metadata(table), _load(path, content)
-
-
-def _read_content(path: Path) -> bytes:
-    """All of a safetensors file, its table checked; one read, so that what is checked is what is loaded."""
-    try:
-        with path.open("rb") as stream:
-            _read_table(path, stream, path.stat().st_size)
-        return path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _load(path: Path, content: bytes) -> dict[str, Tensor]:
-    import safetensors.torch
-
-    try:
-        return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise WeightsError(f"{path} is incomplete or damaged.", hint=_DAMAGED_HINT) from error
-
-
-def _read_table(path: Path, stream: BinaryIO, size: int) -> dict[str, Any]:
-    """The table at the start of a safetensors file: metadata, and each tensor's type, shape and place.
-
-    Raises:
-        WeightsError: The file is empty, pickled, not safetensors, or shorter or longer than its table says.
-    """
-    if size == 0:
-        raise WeightsError(f"{path} is empty.", hint=_DAMAGED_HINT)
-    start = stream.read(_LENGTH_BYTES + 1)
-    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
-    if start[_LENGTH_BYTES:] != b"{" or not 2 <= length <= _LONGEST_TABLE:
-        # The first bytes of a length may be a pickle's, too.
-        if len(start) > _LENGTH_BYTES and start.startswith(_PICKLE_STARTS):
-            raise WeightsError(
-                f"{path} is a pickled PyTorch file, which is refused because it can run code when opened.",
-                hint="Use the .safetensors file.",
-            )
-        raise WeightsError(f"{path} is not a safetensors file.")
-    incomplete = WeightsError(f"{path} is incomplete or damaged.", hint=_DAMAGED_HINT)
-    if _LENGTH_BYTES + length > size:
-        raise incomplete
-    try:
-        table = json.loads(start[_LENGTH_BYTES:] + stream.read(length - 1))
-        ends = [entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"]
-        if max(ends, default=0) != size - _LENGTH_BYTES - length:
-            raise incomplete
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise incomplete from error
-    return table
-
-
-def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
-    """The table and the bytes of the tensors."""
-    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
-    return json.loads(content[_LENGTH_BYTES:end]), memoryview(content)[end:]
-
-
-def _metadata(table: dict[str, Any]) -> dict[str, str]:
-    metadata = table.get("__metadata__")
-    if not isinstance(metadata, dict):
-        return {}
-    return {key: value for key, value in metadata.items() if isinstance(value, str)}
+    return _verified_header(path, read_content(path))
 
 
 def _tensors_sha256(table: dict[str, Any], data: memoryview) -> str:
@@ -334,7 +256,7 @@ def _tensors_sha256(table: dict[str, Any], data: memoryview) -> str:
 
 
 def _header(path: Path, table: dict[str, Any]) -> PriorHeader:
-    text = _metadata(table).get(HEADER_KEY)
+    text = metadata_of(table).get(HEADER_KEY)
     if text is None:
         raise WeightsError(f"{path} is a safetensors file, but not a DiffuSAM prior.")
     try:
@@ -344,10 +266,10 @@ def _header(path: Path, table: dict[str, Any]) -> PriorHeader:
 
 
 def _verified_header(path: Path, content: bytes) -> PriorHeader:
-    table, data = _split(content)
+    table, data = split_content(content)
     header = _header(path, table)
     if _tensors_sha256(table, data) != header.tensors_sha256:
-        raise WeightsError(f"{path} was changed after it was made: its hash differs.", hint=_DAMAGED_HINT)
+        raise WeightsError(f"{path} was changed after it was made: its hash differs.", hint=DAMAGED_HINT)
     return header
 
 
@@ -395,9 +317,3 @@ def _require(condition: bool, otherwise: str) -> None:
 
 def _malformed(reason: str) -> WeightsError:
     return WeightsError(f"The prior's header cannot be used: {reason}.")
-
-
-def _unreadable(path: Path, error: OSError) -> WeightsError:
-    if isinstance(error, FileNotFoundError):
-        return WeightsError(f"There is no file {path}.")
-    return WeightsError(f"{path} cannot be read: {error.strerror or error}.")

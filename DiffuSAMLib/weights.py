@@ -18,7 +18,8 @@ from .catalogue import locate
 from .errors import WeightsError
 from .files import atomic_path, sha256_of
 from .prior import Prior, PriorConfig
-from .prior_files import BackboneReference, PriorHeader, PriorLabel, read_prior, read_safetensors, write_prior
+from .prior_files import BackboneReference, PriorHeader, PriorLabel, read_prior, write_prior
+from .safetensors_files import read_safetensors
 from .terminology import segment_for
 from .volumes import CT_WINDOW_HU, MR_PERCENTILES
 
