@@ -19,7 +19,7 @@ from .prior_files import read_header
 from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class TrainingConfig:
         segmentation_weight: Lambda of the segmentation loss (equation 2).
         outline_weight: Weight of the loss on outlines; not in the paper.
         last_step_share: Share of samples at the last timestep, where sampling starts.
+        recycle: Put under noise what the prior guesses from noise alone, as in sampling (arXiv 2308.16355), rather than
+            the true latent: then further steps of sampling keep to the guess instead of wandering off.
         absent_share: Share of slices whose memory may be that of an organ that is not there.
         average: Decay of the exponential moving average of the weights.
         seed: Of weights, sampling, noise and augmentation.
@@ -62,6 +64,7 @@ class TrainingConfig:
     segmentation_weight: float = 1.0
     outline_weight: float = 1.0
     last_step_share: float = 0.5
+    recycle: bool = True
     absent_share: float = 0.25
     average: float = 0.998
     seed: int = 0
@@ -112,6 +115,7 @@ class Recipe:
             case is small and its voxels are about as long as wide. Segmenting then joins the three as well.
         procedural: Number of procedural abdomens to add; they have spleen, kidneys and liver, and show the modality that
             the cases do not.
+        twins: Number of MR-like twins of the CT cases to add.
         start: Name or file of the prior whose weights to begin with; "none" begins anew, "auto" takes the bundled
             prior where it was made for the same backbone and has the same shape.
         training: How the weights are found.
@@ -127,6 +131,7 @@ class Recipe:
     training_steps: int = 1000
     planes: Literal["auto", "axial", "three"] = "auto"
     procedural: int = 0
+    twins: int = 0
     start: str = "auto"
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -143,8 +148,10 @@ class Recipe:
             raise InputError("The setting width must be two multiples of 16.")
         if self.outline_width < 8 or self.outline_width % 8:
             raise InputError("The setting outline_width must be a multiple of 8.")
-        if self.training_steps < 2 or self.procedural < 0:
-            raise InputError("A recipe needs at least 2 training steps, and 0 or more procedural abdomens.")
+        if self.training_steps < 2 or self.procedural < 0 or self.twins < 0:
+            raise InputError(
+                "A recipe needs at least 2 training steps, and 0 or more procedural abdomens and twins."
+            )
 
     def prior_config(self, backbone: Backbone, organs: tuple[str, ...], **traits: Any) -> PriorConfig:
         """The shape of the prior to be trained.
@@ -227,9 +234,7 @@ def _with_sections(content: dict[str, Any]) -> dict[str, Any]:
 
 def _with_slice_uses(content: dict[str, Any]) -> dict[str, Any]:
     """Every slice was encoded anew each time."""
-    if not isinstance(training := content.get("training", {}), dict):
-        return content
-    return {**content, "training": {"slice_uses": 1, **training}}
+    return _with_training(content, slice_uses=1)
 
 
 def _with_start(content: dict[str, Any]) -> dict[str, Any]:
@@ -247,12 +252,25 @@ def _without_condition(content: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != "condition_width"}
 
 
+def _without_recycling(content: dict[str, Any]) -> dict[str, Any]:
+    """Trainings put the true latents under noise."""
+    return _with_training(content, recycle=False)
+
+
+def _with_training(content: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """With what settings of the training were before there was a choice."""
+    if not isinstance(training := content.get("training", {}), dict):
+        return content
+    return {**content, "training": {**settings, **training}}
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     0: _with_sections,
     1: _with_slice_uses,
     2: _with_start,
     3: _with_planes,
     4: _without_condition,
+    5: _without_recycling,
 }
 """For each older schema version, what turns a recipe into one of the next version."""
 
@@ -275,6 +293,7 @@ PAPER = Recipe(
         warmup=0,
         prior_weight=1.0,
         segmentation_weight=1.0,
+        recycle=False,
     ),
 )
 """What arXiv 2604.24719 states; where it is silent (augmentation, averaging), our own settings. So are outlines."""

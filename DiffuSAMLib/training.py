@@ -291,7 +291,12 @@ class PriorTraining:
         outlines = compete(logits.detach())[rows, organs]
         outlined = outline_memory(self.backbone, features, outlines)
         latent = self.prior.to_latent(batch.memories, outlined)
-        noisy = scheduler.add_noise(latent, batch.noise, batch.timesteps)
+        known = latent
+        if config.recycle and self.prior.config.kind == "diffusion":
+            # What a later step of sampling knows is the guess of an earlier one, never the truth.
+            with torch.no_grad():
+                known = self.prior.denoise(batch.noise, len(scheduler) - 1, outlines, organs)
+        noisy = scheduler.add_noise(known, batch.noise, batch.timesteps)
         clean = self.prior.denoise(noisy, batch.timesteps, outlines, organs)
         decoded = self.backbone.decode(features, [Memory(self.prior.to_memory(clean, outlined))])
 

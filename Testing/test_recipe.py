@@ -55,7 +55,7 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_what_a_file_leaves_out_has_its_default() -> None:
-    content = {"schema_version": 5, "training": {"batch": 2, "learning_rate": 1}}
+    content = {"schema_version": 6, "training": {"batch": 2, "learning_rate": 1}}
     assert Recipe.from_dict(content) == Recipe(training=TrainingConfig(batch=2, learning_rate=1.0))
 
 
@@ -70,6 +70,7 @@ def test_a_recipe_of_the_first_schema_is_upgraded() -> None:
     expected = TrainingConfig(
         iterations=10,
         slice_uses=1,
+        recycle=False,
         spatial=SpatialAugmentation(rotation=4.0),
         intensity=IntensityAugmentation(cross_modality=0.2, organ_curves=0.0),
     )
@@ -81,7 +82,8 @@ def test_recipes_of_the_second_schema_used_every_slice_once() -> None:
 
 
 def test_recipes_of_the_third_schema_began_anew() -> None:
-    assert Recipe.from_dict({"schema_version": 2}) == Recipe(start="none", planes="axial")
+    expected = Recipe(start="none", planes="axial", training=TrainingConfig(recycle=False))
+    assert Recipe.from_dict({"schema_version": 2}) == expected
     assert PAPER.start == "none"
 
 
@@ -92,7 +94,13 @@ def test_recipes_of_the_fourth_schema_had_axial_slices_alone() -> None:
 
 def test_recipes_of_the_fifth_schema_read_images_with_a_network_of_its_own() -> None:
     old = {"schema_version": 4, "width": [32, 64], "condition_width": [80, 112]}
-    assert Recipe.from_dict(old) == Recipe(width=(32, 64))
+    assert Recipe.from_dict(old) == Recipe(width=(32, 64), training=TrainingConfig(recycle=False))
+
+
+def test_recipes_of_the_sixth_schema_put_true_latents_under_noise() -> None:
+    assert not Recipe.from_dict({"schema_version": 5}).training.recycle
+    assert not PAPER.training.recycle
+    assert Recipe().training.recycle
 
 
 def test_settings_are_changed_by_their_place() -> None:

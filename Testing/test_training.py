@@ -91,6 +91,35 @@ def test_a_prior_learns_what_the_mask_decoder_makes_of_its_memories(
     assert relative_fall(training, "segmentation") < 0.9
 
 
+@pytest.mark.parametrize("recycle", [True, False])
+def test_where_guesses_are_recycled_the_truth_is_never_under_the_noise(
+    a_compact_backbone: Backbone, tmp_path: Path, recycle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings on the same image, in one of which the organs lie elsewhere."""
+    config = replace(SHORT, iterations=1, recycle=recycle, last_step_share=0, absent_share=0)
+    stack = one_slice()
+    seen = []
+    for name, labels in (("as they are", stack.labels), ("lower", np.roll(stack.labels, 12, axis=1))):
+        training = make_training(
+            a_compact_backbone,
+            tmp_path / f"{name}.training",
+            config=config,
+            stack=replace(stack, labels=labels),
+        )
+        training.prior.latent_deviation.fill_(0.01)
+        denoise = training.prior.denoise
+        inputs: list[Tensor] = []
+
+        def noted(noisy: Tensor, *rest: Tensor, then=denoise, inputs=inputs) -> Tensor:
+            inputs.append(noisy)
+            return then(noisy, *rest)
+
+        monkeypatch.setattr(training.prior, "denoise", noted)
+        training.run()
+        seen.append(inputs[-1])
+    assert torch.equal(*seen) == recycle
+
+
 def test_a_prior_learns_where_organs_are(a_compact_backbone: Backbone, tmp_path: Path) -> None:
     config = replace(
         SHORT, iterations=60, learning_rate=0.03, segmentation_weight=0, prior_weight=0, warmup=0
