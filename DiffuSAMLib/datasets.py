@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 
+Origin = Literal["scan", "twin", "procedural"]
+
+
 @dataclass(frozen=True)
 class LabelledFiles:
     """One case on disk: its name, image, label map, the organ name of every label value, and its modality.
@@ -57,7 +61,7 @@ class LabelledStack:
         slices: uint8 `(n, s, s)`, normalised intensities times 255.
         labels: uint8 `(n, s, s)`, index into the organs of the training plus 1, 0 elsewhere.
         known: For every organ of the training whether this case has labels for it: bool `(organs,)`.
-        procedural: Whether it was made by this program, not by a scanner.
+        origin: What made the images: a scanner, or this program, of a scan ("twin") or of nothing.
     """
 
     name: str
@@ -65,7 +69,7 @@ class LabelledStack:
     slices: np.ndarray
     labels: np.ndarray
     known: np.ndarray
-    procedural: bool = False
+    origin: Origin = "scan"
 
     def images(self) -> torch.Tensor:
         """float32 `(n, s, s)` in `[0, 1]`."""

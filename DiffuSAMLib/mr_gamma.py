@@ -10,15 +10,18 @@ from .prior_files import PriorHeader
 PROCEDURAL_MR_GAMMA = 1.5
 
 
-def mr_gamma(modalities: Collection[str], *, procedural: int, earlier: PriorHeader | None = None) -> float:
+def mr_gamma(
+    modalities: Collection[str], *, procedural: int, twins: int, earlier: PriorHeader | None = None
+) -> float:
     """The exponent that scaled MR intensities get before a prior sees them; 1 leaves them.
 
     Args:
         modalities: Of the real training cases.
         procedural: How many procedural abdomens it learns from besides.
+        twins: How many MR-like twins of CT; with these, darker is worse (the same script).
         earlier: Of the prior that it begins with. If that has seen real cases, its exponent is inherited.
     """
-    if "MR" in modalities:
+    if "MR" in modalities or twins:
         return 1.0
     if earlier is not None and earlier.training.get("cases"):
         return float(earlier.config.get("mr_gamma", 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -89,7 +90,7 @@ _FLUIDS = ("spinal canal", "gallbladder", "kidney cyst", "stomach content", "bow
 
 def render_mr(canvas: Canvas, rng: np.random.Generator, sequence: MRSequence) -> np.ndarray:
     """Arbitrary units `(z, y, x)`: a bias field from the coil, Rician noise and an arbitrary scale."""
-    array = by_tissue(_signals(rng, sequence))[canvas.tissue]
+    array = by_tissue(tissue_signals(rng, sequence))[canvas.tissue]
     content = (canvas.tissue == TISSUE["bowel content"]) | (canvas.tissue == TISSUE["stomach content"])
     array[content] += (0.4 if sequence == "T1" else 0.9) * (canvas.shade[content] - 0.4)
     fine, coarse = smooth_field(rng, canvas.axes, 9), smooth_field(rng, canvas.axes, 50)
@@ -103,11 +104,22 @@ def render_mr(canvas: Canvas, rng: np.random.Generator, sequence: MRSequence) ->
         fatty = mesentery | (canvas.tissue == TISSUE["body fat"])
         failure = np.clip(smooth_field(rng, canvas.axes, 70) - rng.uniform(1.0, 2.2), 0, 1)
         array += 0.35 * failure * fatty
+    return receive(array, canvas.axes, rng)
+
+
+def receive(array: np.ndarray, axes: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """What a coil receives of relative signals `(z, y, x)`: its bias field, Rician noise, an arbitrary scale.
+
+    Args:
+        array: See there.
+        axes: World positions in mm along z, y and x, in the frame of a procedural abdomen.
+        rng: Decides.
+    """
     array = soften(np.maximum(array, 0), (rng.uniform(0.4, 0.8), 0.3))
-    array *= np.exp(rng.uniform(0.1, 0.3) * smooth_field(rng, canvas.axes, 130))
+    array *= np.exp(rng.uniform(0.1, 0.3) * smooth_field(rng, axes, 130))
     # The coil ends near the dome of the liver, and the depth of the body darkens.
     top = rng.uniform(200, 250)
-    array *= (0.25 + 0.75 / (1 + np.exp((canvas.axes[0] - top) / rng.uniform(8, 20)))).astype(np.float32)[
+    array *= (0.25 + 0.75 / (1 + np.exp((axes[0] - top) / rng.uniform(8, 20)))).astype(np.float32)[
         :, None, None
     ]
     sigma = rng.uniform(0.004, 0.035)
@@ -116,8 +128,8 @@ def render_mr(canvas: Canvas, rng: np.random.Generator, sequence: MRSequence) ->
     return (np.hypot(real, imaginary) * rng.uniform(500, 1500)).astype(np.float32)
 
 
-def _signals(rng: np.random.Generator, sequence: MRSequence) -> dict[str, float]:
-    """The relative signal of each tissue in one patient."""
+def tissue_signals(rng: np.random.Generator, sequence: MRSequence) -> dict[str, float]:
+    """The relative signal of each tissue in one patient, 1 near the brightest organ."""
     values = {name: max(0.0, rng.normal(mean, spread)) for name, (mean, spread) in _SIGNALS[sequence].items()}
     if sequence != "T2 fat-suppressed":
         values["visceral fat"] = values["body fat"] * rng.uniform(0.85, 1.0)

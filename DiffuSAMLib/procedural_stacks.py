@@ -59,4 +59,4 @@ def _stack(seed: int, organs: Sequence[str], size: int) -> LabelledStack:
     stack = to_stack(
         abdomen.volume, labels.array, labels.names, name=f"procedural_{seed}", organs=organs, size=size
     )
-    return replace(stack, procedural=True)
+    return replace(stack, origin="procedural")

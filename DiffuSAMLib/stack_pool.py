@@ -10,19 +10,19 @@ from torch import Tensor
 from .datasets import LabelledStack
 
 # How often each kind of data is drawn, where all are there.
-SHARES = {"CT": 0.45, "MR": 0.3, "procedural": 0.25}
+SHARES = {"CT": 0.6, "MR": 0.3, "twin": 0.25, "procedural": 0.15}
 
 
 def kind_of(stack: LabelledStack) -> str:
     """Which of the kinds of data a stack is."""
-    return "procedural" if stack.procedural else stack.modality
+    return stack.modality if stack.origin == "scan" else stack.origin
 
 
 class StackPool:
     """Stacks with their images in memory.
 
     Args:
-        stacks: Of real cases and procedural abdomens.
+        stacks: Of real cases, their twins and procedural abdomens.
         blocked: Slices never to draw, by the name of their case.
         shares: How often each kind of data is drawn, in any unit.
     """

@@ -22,6 +22,7 @@ from .geometry import Geometry
 from .label_traits import label_traits
 from .labelmaps import LabelMap
 from .mr_gamma import mr_gamma
+from .mr_twins import mr_twins
 from .plane_stacks import plane_stacks
 from .planes import planes_to_learn
 from .preflight import Finding, check_cases, organs_of, unified
@@ -135,6 +136,8 @@ def train_prior(
     resumes = checkpoint.exists()
     earlier = None if resumes else earlier_prior(recipe.start, loaded, prior.config)
     modalities = sorted({stack.modality for stack in stacks})
+    if recipe.twins and "CT" not in modalities:
+        raise InputError("MR-like twins are made of CT, and no case is one.", hint="Add none of them.")
     record = RunRecord(
         organs=list(chosen),
         cases=[case.name for case in cases],
@@ -150,7 +153,10 @@ def train_prior(
         solid=list(traits["solid"]),
         planes=list(planes),
         mr_gamma=mr_gamma(
-            modalities, procedural=recipe.procedural, earlier=earlier.header if earlier else None
+            modalities,
+            procedural=recipe.procedural,
+            twins=recipe.twins,
+            earlier=earlier.header if earlier else None,
         ),
     )
     if resumes:
@@ -163,6 +169,7 @@ def train_prior(
         stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
     ]
     learnt += plane_stacks(cases, planes, organs=chosen, size=network.image_size, held_out=held_out)
+    learnt += mr_twins(cases, recipe.twins, organs=chosen, size=network.image_size, held_out=held_out)
     learnt += procedural_stacks(recipe.procedural, organs=chosen, size=network.image_size, real=modalities)
     blocked = {held_out.stack.name: held_out.blocked} if held_out and held_out.blocked else {}
     validation = None if held_out is None else Validation(held_out, network)
@@ -252,6 +259,7 @@ def finish_training(
                 "cases": record.cases,
                 "started_from": record.started_from,
                 "procedural_abdomens": recipe.procedural,
+                "mr_twins": recipe.twins,
                 # Priors are passed on: nobody need learn where files lay on the computer that made them.
                 "recipe": {**record.recipe, "start": Path(recipe.start).name},
                 "iterations": state["iteration"],

@@ -24,6 +24,7 @@ SETTINGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--backbone", "backbone", str, "compact, sam2.1_tiny, ... (default: compact)"),
     ("--image-size", "image_size", int, "side of the slices in pixels (default: 256 or 512)"),
     ("--procedural", "procedural", int, "procedural abdomens to add (default: 0)"),
+    ("--twins", "twins", int, "MR-like twins of the CT cases to add (default: 0)"),
     (
         "--start",
         "start",

@@ -73,7 +73,7 @@ def test_a_case_becomes_square_slices_with_the_labels_over_the_organs(folder: Pa
     stack = load_stack(case, organs=("liver", "spleen", "pancreas"), size=96)
     abdomen = small_abdomen(3)
     assert stack.slices.shape == stack.labels.shape == (10, 96, 96)
-    assert (stack.name, stack.modality, stack.procedural) == ("a.1", "CT", False)
+    assert (stack.name, stack.modality, stack.origin) == ("a.1", "CT", "scan")
     # 96 pixels are the slices' own: nothing is resampled.
     np.testing.assert_array_equal(stack.labels == 1, abdomen.labels.array == 4)
     np.testing.assert_array_equal(stack.labels == 2, abdomen.labels.array == 1)

@@ -20,24 +20,27 @@ def seen_by_earlier(*cases: str, **config: float) -> PriorHeader:
 
 
 @pytest.mark.parametrize(
-    ("modalities", "procedural", "earlier", "expected"),
+    ("modalities", "procedural", "twins", "earlier", "expected"),
     [
-        (["CT"], 48, None, PROCEDURAL_MR_GAMMA),
-        (["CT"], 0, None, 1.0),
-        (["CT", "MR"], 48, None, 1.0),
-        (["MR"], 48, None, 1.0),
+        (["CT"], 48, 0, None, PROCEDURAL_MR_GAMMA),
+        (["CT"], 0, 0, None, 1.0),
+        (["CT", "MR"], 48, 0, None, 1.0),
+        (["MR"], 48, 0, None, 1.0),
+        # Twins of real CT are as bright as they should be.
+        (["CT"], 48, 15, None, 1.0),
+        (["CT"], 0, 15, seen_by_earlier("a", mr_gamma=1.25), 1.0),
         # What it began with may have seen real MR, or has been darkened itself.
-        (["CT"], 48, seen_by_earlier("a"), 1.0),
-        (["CT"], 0, seen_by_earlier("a", mr_gamma=1.25), 1.25),
-        (["MR"], 0, seen_by_earlier("a", mr_gamma=1.25), 1.0),
+        (["CT"], 48, 0, seen_by_earlier("a"), 1.0),
+        (["CT"], 0, 0, seen_by_earlier("a", mr_gamma=1.25), 1.25),
+        (["MR"], 0, 0, seen_by_earlier("a", mr_gamma=1.25), 1.0),
         # Of procedural abdomens alone, it knows no more than this one.
-        (["CT"], 48, seen_by_earlier(), PROCEDURAL_MR_GAMMA),
+        (["CT"], 48, 0, seen_by_earlier(), PROCEDURAL_MR_GAMMA),
     ],
 )
 def test_only_mr_that_is_known_from_procedural_abdomens_alone_is_darkened(
-    modalities: list[str], procedural: int, earlier: PriorHeader | None, expected: float
+    modalities: list[str], procedural: int, twins: int, earlier: PriorHeader | None, expected: float
 ) -> None:
-    assert mr_gamma(modalities, procedural=procedural, earlier=earlier) == expected
+    assert mr_gamma(modalities, procedural=procedural, twins=twins, earlier=earlier) == expected
 
 
 def volume(values: np.ndarray, modality: str = "CT") -> Volume:

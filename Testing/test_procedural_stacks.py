@@ -27,6 +27,6 @@ def test_they_show_what_real_cases_do_not(
     )
     stacks = procedural_stacks(3, organs=ORGANS, size=64, real=real)
     assert [stack.modality for stack in stacks] == expected
-    assert all(stack.procedural for stack in stacks)
+    assert all(stack.origin == "procedural" for stack in stacks)
     assert len({stack.name for stack in stacks}) == 3
     assert stacks[0].known.tolist() == [True, True]

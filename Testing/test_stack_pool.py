@@ -3,27 +3,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffuSAMLib.datasets import LabelledStack
-from DiffuSAMLib.stack_pool import SHARES, StackPool
+from DiffuSAMLib.datasets import LabelledStack, Origin
+from DiffuSAMLib.stack_pool import SHARES, StackPool, kind_of
 
 
-def a_stack(name: str, modality: str, *, procedural: bool = False) -> LabelledStack:
+def a_stack(name: str, modality: str, *, origin: Origin = "scan") -> LabelledStack:
     labels = np.zeros((10, 8, 8), np.uint8)
     labels[3:5, 2:4, 2:4] = 1
     labels[7, 5:7, 5:7] = 2
     slices = np.full((10, 8, 8), 128, np.uint8)
-    return LabelledStack(name, modality, slices, labels, np.array([True, True]), procedural)
+    return LabelledStack(name, modality, slices, labels, np.array([True, True]), origin)
 
 
 def test_kinds_of_data_are_drawn_by_their_shares_whatever_their_numbers() -> None:
     stacks = [a_stack(f"ct{n}", "CT") for n in range(6)]
-    stacks += [a_stack("mr", "MR"), a_stack("made", "CT", procedural=True)]
+    stacks += [a_stack("mr", "MR"), a_stack("made", "CT", origin="procedural")]
+    stacks += [a_stack("ct0, twin 0", "MR", origin="twin")]
     pool, rng = StackPool(stacks), np.random.default_rng(0)
     drawn = [pool.draw(rng, organ_share=0.5)[0] for _ in range(4000)]
-    made = np.mean([stack.procedural for stack in drawn])
-    mr = np.mean([stack.modality == "MR" for stack in drawn])
-    assert made == pytest.approx(SHARES["procedural"], abs=0.03)
-    assert mr == pytest.approx(SHARES["MR"], abs=0.03)
+    kinds = [kind_of(stack) for stack in drawn]
+    for kind, share in SHARES.items():
+        assert kinds.count(kind) / len(kinds) == pytest.approx(share / sum(SHARES.values()), abs=0.03)
 
 
 def test_an_organ_share_of_one_draws_only_slices_that_show_an_organ_and_organs_evenly() -> None:

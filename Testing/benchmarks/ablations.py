@@ -56,7 +56,9 @@ AXIAL = PriorRow("axial", "axial slices alone, in training too", {"planes": "axi
 # Each of these is a training of its own.
 TRAINING = (
     PriorRow("no_procedural", "begun with the same prior, no procedural abdomens besides", procedural=0),
-    PriorRow("anew", "begun with random weights, no procedural abdomens", start="none", procedural=0),
+    PriorRow("no_twins", "no MR-like twins of the CT cases", {"twins": 0}),
+    PriorRow("anew", "begun with random weights, real cases alone", {"twins": 0}, start="none", procedural=0),
+    PriorRow("true_latents", "true latents under the noise, not guesses", {"training.recycle": False}),
     PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
     PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
     PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),

@@ -17,6 +17,7 @@ from DiffuSAMLib.evaluation import Evaluation, evaluate
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
 from DiffuSAMLib.mr_gamma import mr_gamma
+from DiffuSAMLib.mr_twins import mr_twins
 from DiffuSAMLib.plane_stacks import plane_stacks
 from DiffuSAMLib.planes import planes_to_learn
 from DiffuSAMLib.pretrain import pretrain_backbone
@@ -104,9 +105,10 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
 
 
 def row_recipe(recipe: Recipe, row: PriorRow, job: Job) -> Recipe:
-    """The recipe with the row's changes, the job's time and procedural abdomens, and the draw as the seed."""
+    """The recipe with the row's changes, the job's time and what is made up besides, and the draw as the seed."""
     given = {
         "procedural": job.protocol.procedural if row.procedural is None else row.procedural,
+        "twins": job.protocol.twins,
         "training.minutes": job.minutes,
         "training.iterations": NO_LIMIT,
         "training.seed": job.draw,
@@ -169,6 +171,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     stacks += plane_stacks(cases, planes, organs=organs, size=network.image_size)
     modalities = sorted({stack.modality for stack in stacks})
     made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size, real=modalities)
+    made_up += mr_twins(cases, recipe.twins, organs=organs, size=network.image_size)
     training = PriorTraining(
         prior,
         network,
@@ -180,6 +183,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     gamma = mr_gamma(
         modalities,
         procedural=recipe.procedural,
+        twins=recipe.twins,
         earlier=earlier.header if earlier else None,
     )
     save_prior(

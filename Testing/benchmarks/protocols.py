@@ -35,6 +35,7 @@ class Protocol:
         organs: What to segment.
         procedural: Procedural abdomens that DiffuSAM's trainings have besides the cases; they show the organs of
             the abdomen alone.
+        twins: MR-like twins of the CT cases, likewise.
         recipe: Name of the recipe of DiffuSAM's trainings.
         measure: The figure of the targets, on development cases: least mean Dice.
     """
@@ -47,6 +48,7 @@ class Protocol:
     backbone: Literal["clean", "bundled"]
     organs: tuple[str, ...] = ORGANS
     procedural: int = 0
+    twins: int = 0
     recipe: str = "compact"
     measure: float = 0.0
 
@@ -54,14 +56,32 @@ class Protocol:
 FIVE = (1, 2, 3, 4, 5)
 # As many as the bundled prior was trained with.
 ABDOMENS = 48
+# Five of each of three cases.
+TWINS = 15
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
-            "A", "few-shot CT", "fewshot_ct_draw{}", FIVE, "btcv", "clean", procedural=ABDOMENS, measure=0.80
+            "A",
+            "few-shot CT",
+            "fewshot_ct_draw{}",
+            FIVE,
+            "btcv",
+            "clean",
+            procedural=ABDOMENS,
+            twins=TWINS,
+            measure=0.80,
         ),
         Protocol(
-            "B", "CT to MR", "ct_to_mr_draw{}", FIVE, "chaos", "clean", procedural=ABDOMENS, measure=0.75
+            "B",
+            "CT to MR",
+            "ct_to_mr_draw{}",
+            FIVE,
+            "chaos",
+            "clean",
+            procedural=ABDOMENS,
+            twins=TWINS,
+            measure=0.75,
         ),
         Protocol("B-reverse", "MR to CT", "mr_to_ct_draw{}", FIVE, "btcv", "clean", procedural=ABDOMENS),
         Protocol("C-CT", "all data, CT", "bundled", (1,), "btcv", "bundled", measure=0.92),

@@ -29,13 +29,14 @@ What to know before these figures are compared with others:
   in C and D it is the bundled one. Every result's JSON names the cases that its weights have seen, and scoring one
   of them is refused.
 - *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen procedural
-  abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. In A, B and
-  B-reverse 36 or 45 in 100 slices that it then learns from are of 48 procedural abdomens, in the modality that its cases
-  are not. The peers begin with random weights and learn from the cases alone.
-- *Procedural MR*: how bright its tissues are was set by looking at 11 CHAOS MR, medians of their organs included, and the
-  exponent with which A's priors see MR was chosen on the labels of the same 11: cases of the bundled prior's training,
-  none of which is scored. No weight of A, B or B-reverse has seen them, but B is not ignorant of its target as a method
-  of pure domain generalisation would be.
+  abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. In A and B,
+  of 100 slices that it then learns from 60 are of the three CT, 25 of 15 MR-like twins of these, and 15 of 48 procedural
+  MR; in B-reverse 33 are of procedural CT. The peers begin with random weights and learn from the cases alone.
+- *MR that is made up*: how bright tissues are in procedural MR was set by looking at 11 CHAOS MR, medians of their organs
+  included, and twins have the same brightness. On the labels of these 11 the exponent was chosen with which MR is shown to
+  priors that know it from procedural abdomens alone, and found to be 1 with twins. They are cases of the bundled prior's
+  training, none of which is scored. No weight of A, B or B-reverse has seen them, but B is not ignorant of its target as
+  a method of pure domain generalisation would be.
 - *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
   where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
   of BTCV end 45 mm beyond the organs.
@@ -50,10 +51,10 @@ What to know before these figures are compared with others:
 - *Outlines*: DiffuSAM's prior now draws outlines first, with the like of the strongest peer, the decoder on frozen
   features, and diffuses how memories differ from theirs. Rows whose names begin with no_outlines, and rows of variants
   from before, are of the prior that generated memories from the features alone. Among the ideas a row shows what the
-  diffusion adds to the outlines' own memories: as good as nothing. Draws 1 and 2 of A and B were measured with a denoiser
-  twice as wide as the recipe's now, which made no difference to the bundled prior (C).
-- *Steps*: 50 steps draw a sample of the memories that the outlines allow, 1 or 2 steps come near their mean, which is the
-  better memory. The prior that generated memories from the features did not suffer from 50 steps so.
+  diffusion adds to the outlines' own memories: as good as nothing.
+- *Steps*: where noise was put on the true latents in training, 50 steps drew a sample of the memories that the outlines
+  allow, and 1 or 2 steps came near their mean, which is the better memory (rows whose names begin with before_twins).
+  Where it is put on the prior's own guesses, further steps keep to the first one.
 - *Three planes*: where they are joined (D), slices are not chained, so the rows with and without 3D are the same.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere. The
