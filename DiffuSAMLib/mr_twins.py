@@ -39,37 +39,34 @@ def mr_twins(
     *,
     organs: Sequence[str],
     size: int,
+    beside_mr: bool = False,
     held_out: HeldOut | None = None,
 ) -> list[LabelledStack]:
-    """`count` twins of the CT among the cases, of each in turn.
+    """`count` twins of CT, about as many of each case.
 
     Args:
-        cases: Labelled cases.
+        cases: Labelled CT.
         count: How many.
         organs: Organ names, in the order of the label numbers.
         size: Side of the slices in pixels.
+        beside_mr: Whether the training has real MR too.
         held_out: Slices not to learn from: they are black in the twins too; a whole case has none.
 
     Raises:
         InputError: A file cannot be read, or the grids differ.
     """
-    scans, sequences = [], SEQUENCES
-    for case in cases if count else ():
-        part = part_to_learn(case, held_out)
-        if part is None:
-            continue
-        if part[0].modality == "CT":
-            scans.append((case, *part))
-        else:
-            sequences = SEQUENCES_BESIDE_MR
+    if held_out is not None and held_out.blocked is None:
+        cases = [case for case in cases if case.name != held_out.stack.name]
+    sequences = SEQUENCES_BESIDE_MR if beside_mr else SEQUENCES
     twins = []
-    for number in range(count if scans else 0):
-        case, volume, labels = scans[number % len(scans)]
-        sequence = sequences[(number // len(scans) + number) % len(sequences)]
-        twin = mr_twin(volume, labels.array, case.label_names, seed=number, sequence=sequence)
-        name = f"{case.name}, twin {number}"
-        stack = to_stack(twin, labels.array, case.label_names, name=name, organs=organs, size=size)
-        twins.append(replace(stack, origin="twin"))
+    for place, case in enumerate(cases[:count]):
+        volume, labels = part_to_learn(case, held_out)
+        for number in range(place, count, len(cases)):
+            sequence = sequences[(number // len(cases) + number) % len(sequences)]
+            twin = mr_twin(volume, labels.array, case.label_names, seed=number, sequence=sequence)
+            name = f"{case.name}, twin {number}"
+            stack = to_stack(twin, labels.array, case.label_names, name=name, organs=organs, size=size)
+            twins.append(replace(stack, origin="twin"))
     return twins
 
 

@@ -38,10 +38,9 @@ def plane_stacks(
     stacks: list[LabelledStack] = []
     others = [plane for plane in planes if plane != "axial"]
     for case in cases if others else ():
-        part = part_to_learn(case, held_out)
-        if part is None:
+        if held_out is not None and held_out.blocked is None and held_out.stack.name == case.name:
             continue
-        volume, labels = part
+        volume, labels = part_to_learn(case, held_out)
         for plane in others:
             stacks.append(
                 to_stack(
@@ -57,17 +56,15 @@ def plane_stacks(
     return stacks
 
 
-def part_to_learn(case: LabelledFiles, held_out: HeldOut | None) -> tuple[Volume, LabelMap] | None:
-    """A case from disk, what is held out of it black and without labels; None where all of it is.
+def part_to_learn(case: LabelledFiles, held_out: HeldOut | None) -> tuple[Volume, LabelMap]:
+    """A case from disk; slices of it that are held out are black and without labels.
 
     Raises:
         InputError: A file cannot be read, or the grids differ.
     """
     volume, labels = read_case(case)
-    if held_out is None or held_out.stack.name != case.name:
+    if held_out is None or held_out.blocked is None or held_out.stack.name != case.name:
         return volume, labels
-    if held_out.blocked is None:
-        return None
     return _without(volume, labels, held_out.blocked)
 
 

@@ -169,7 +169,14 @@ def train_prior(
         stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
     ]
     learnt += plane_stacks(cases, planes, organs=chosen, size=network.image_size, held_out=held_out)
-    learnt += mr_twins(cases, recipe.twins, organs=chosen, size=network.image_size, held_out=held_out)
+    learnt += mr_twins(
+        [case for case, stack in zip(cases, stacks, strict=True) if stack.modality == "CT"],
+        recipe.twins,
+        organs=chosen,
+        size=network.image_size,
+        beside_mr="MR" in modalities,
+        held_out=held_out,
+    )
     learnt += procedural_stacks(recipe.procedural, organs=chosen, size=network.image_size, real=modalities)
     blocked = {held_out.stack.name: held_out.blocked} if held_out and held_out.blocked else {}
     validation = None if held_out is None else Validation(held_out, network)

@@ -197,7 +197,7 @@ IDEAS = (
             True,
         )
         for protocol, after in (
-            *((few, "diffusam") for few in ("A", "B", "B-reverse")),
+            *((few, "before_twins") for few in ("A", "B")),
             *((bundled, "earlier_backbone") for bundled in ("C-CT", "C-MR", "D")),
         )
     ),
@@ -211,6 +211,52 @@ IDEAS = (
             "not a 1 x 1 convolution; then half an hour of the prior",
             protocol,
             "earlier_backbone",
+            "before_twins",
+            True,
+        )
+        for protocol in ("C-CT", "C-MR")
+    ),
+    *(
+        Idea(
+            f"In training, noise is put on the prior's own guesses, not on true latents (arXiv 2308.16355){steps}",
+            protocol,
+            f"before_twins{row}",
+            f"recycle{row}",
+            True,
+        )
+        for steps, row in (("", ""), ("; 50 steps of sampling", "_steps_50"))
+        for protocol in ("A", "B")
+    ),
+    *(
+        Idea(
+            "The same, and 15 MR-like twins of the three CT: 30 of 100 slices, 25 of procedural MR, 45 of CT",
+            protocol,
+            "before_twins",
+            "twins_30",
+            False,
+        )
+        for protocol in ("A", "B")
+    ),
+    *(
+        Idea(
+            "15 MR-like twins of the three CT: 25 of 100 slices, 15 of procedural MR, 60 of CT; exponent 1",
+            protocol,
+            "recycle",
+            "diffusam",
+            True,
+        )
+        for protocol in ("A", "B")
+    ),
+    Idea("Of that, the exponent 1 rather than 1.5", "B", "twins_exponent_1.5", "diffusam", True),
+    *(
+        Idea("Own guesses, twins and the exponent 1 together", protocol, "before_twins", "diffusam", True)
+        for protocol in ("A", "B")
+    ),
+    *(
+        Idea(
+            "An hour more of the bundled prior, with own guesses and 34 MR-like twins of the 17 CT",
+            protocol,
+            "before_twins",
             "diffusam",
             True,
         )

@@ -171,7 +171,13 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
     stacks += plane_stacks(cases, planes, organs=organs, size=network.image_size)
     modalities = sorted({stack.modality for stack in stacks})
     made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size, real=modalities)
-    made_up += mr_twins(cases, recipe.twins, organs=organs, size=network.image_size)
+    made_up += mr_twins(
+        [case for case, stack in zip(cases, stacks, strict=False) if stack.modality == "CT"],
+        recipe.twins,
+        organs=organs,
+        size=network.image_size,
+        beside_mr="MR" in modalities,
+    )
     training = PriorTraining(
         prior,
         network,

@@ -19,6 +19,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
+    "before_twins": (
+        "DiffuSAM before own guesses and twins (see the ideas)",
+        tuple(p for p in PROTOCOLS if p != "D"),
+    ),
     "no_outlines": ("DiffuSAM before outlines (see the ideas)", tuple(PROTOCOLS)),
     "no_outlines_no_3d": ("DiffuSAM before outlines, no 3D", tuple(PROTOCOLS)),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),

@@ -33,10 +33,10 @@ What to know before these figures are compared with others:
   of 100 slices that it then learns from 60 are of the three CT, 25 of 15 MR-like twins of these, and 15 of 48 procedural
   MR; in B-reverse 33 are of procedural CT. The peers begin with random weights and learn from the cases alone.
 - *MR that is made up*: how bright tissues are in procedural MR was set by looking at 11 CHAOS MR, medians of their organs
-  included, and twins have the same brightness. On the labels of these 11 the exponent was chosen with which MR is shown to
-  priors that know it from procedural abdomens alone, and found to be 1 with twins. They are cases of the bundled prior's
-  training, none of which is scored. No weight of A, B or B-reverse has seen them, but B is not ignorant of its target as
-  a method of pure domain generalisation would be.
+  included, and twins are as bright. On the labels of these 11 the exponent was chosen with which MR is shown to priors
+  that know it from procedural abdomens alone, and found to be 1 with twins. They are cases of the bundled prior's
+  training, none of which is scored. No weight of A, B or B-reverse has seen them, but B is not ignorant of its target
+  as a method of pure domain generalisation would be.
 - *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
   where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
   of BTCV end 45 mm beyond the organs.
@@ -55,7 +55,8 @@ What to know before these figures are compared with others:
 - *Steps*: where noise was put on the true latents in training, 50 steps drew a sample of the memories that the outlines
   allow, and 1 or 2 steps came near their mean, which is the better memory (rows whose names begin with before_twins).
   Where it is put on the prior's own guesses, further steps keep to the first one.
-- *Three planes*: where they are joined (D), slices are not chained, so the rows with and without 3D are the same.
+- *Three planes*: where they are joined (D), slices are not chained, so the rows with and without 3D are the same. D was
+  measured with noise on true latents, begun with the bundled prior of before the twins.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere. The
   computers were not all equally fast; the number of steps is in each JSON.
