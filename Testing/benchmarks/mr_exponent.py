@@ -1,18 +1,21 @@
-"""How dark MR is best shown to priors that know it from procedural abdomens alone, on CHAOS cases that nothing scores.
+"""How dark MR is best shown to priors that know it from what is made up alone, on CHAOS cases that nothing scores.
 
-    python Testing/benchmarks/mr_exponent.py before=FILE now=FILE "draw 1 of A=FILE"
+    python Testing/benchmarks/mr_exponent.py before=FILE now=FILE "draw 1 of A=FILE" --exponents 1 1.5
 
-The cases are those of the bundled prior's training. Priors on the clean backbone have not seen them.
+The cases are those of the bundled prior's training. Priors on the clean backbone have not seen them. What was measured of
+priors of other titles is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import ORGANS, SPLITS, labelled_cases, write_result
+from common import ORGANS, RESULTS, SPLITS, labelled_cases, provenance, write_result
 from protocols import CLEAN_BACKBONE
 
 from DiffuSAMLib.datasets import LabelledFiles
@@ -28,23 +31,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("priors", nargs="+", metavar="TITLE=FILE")
+    parser.add_argument("--exponents", nargs="+", type=float, default=EXPONENTS)
     arguments = parser.parse_args()
     names = [name for name in load_split(SPLITS / "bundled.json").train if name.startswith("chaos")]
     cases = labelled_cases(names)
-    runs = [_run(title, Path(file), cases) for title, _, file in (p.partition("=") for p in arguments.priors)]
+    files = {title: Path(file) for title, _, file in (prior.partition("=") for prior in arguments.priors)}
+    earlier = RESULTS / "mr_exponent.json"
+    runs = json.loads(earlier.read_text(encoding="ascii"))["runs"] if earlier.exists() else []
+    runs = [run for run in runs if run["title"] not in files]
+    runs += [_run(title, file, cases, arguments.exponents) for title, file in files.items()]
     print(write_result("mr_exponent", {"cases": names, "runs": runs}))
 
 
-def _run(title: str, file: Path, cases: list[LabelledFiles]) -> dict[str, Any]:
+def _run(title: str, file: Path, cases: list[LabelledFiles], exponents: Sequence[float]) -> dict[str, Any]:
     loaded = load_prior(file, backbone_path=CLEAN_BACKBONE)
     dice = {}
-    for exponent in EXPONENTS:
+    for exponent in exponents:
         loaded.prior.config = replace(loaded.prior.config, mr_gamma=exponent)
         result = evaluate(loaded, cases)
         dice[f"{exponent:g}"] = {organ or "mean": result.mean(organ=organ) for organ in (*ORGANS, None)}
         print(title, exponent, dice[f"{exponent:g}"], flush=True)
     return {
         "title": title,
+        "command": provenance()["command"],
         "prior_sha256": loaded.sha256,
         "prior_cases": loaded.header.training.get("cases", ()),
         "iterations": loaded.header.training.get("iterations"),
