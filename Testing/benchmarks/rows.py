@@ -21,7 +21,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "before_twins": (
         "DiffuSAM before own guesses and twins (see the ideas)",
-        tuple(p for p in PROTOCOLS if p != "D"),
+        ("A", "B", "C-CT", "C-MR"),
     ),
     "no_outlines": ("DiffuSAM before outlines (see the ideas)", tuple(PROTOCOLS)),
     "no_outlines_no_3d": ("DiffuSAM before outlines, no 3D", tuple(PROTOCOLS)),
