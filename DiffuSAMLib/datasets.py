@@ -17,7 +17,7 @@ from .errors import InputError
 from .label_tables import label_table, names_in_file
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
 from .planes import Plane, to_plane
-from .slices import SliceGrid
+from .slices import SliceGrid, as_channels
 from .volumes import Volume, normalise, read_volume
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class LabelledStack:
         slices: uint8 `(n, s, s)`, normalised intensities times 255.
         labels: uint8 `(n, s, s)`, index into the organs of the training plus 1, 0 elsewhere.
         known: For every organ of the training whether this case has labels for it: bool `(organs,)`.
+        spacing: Distance of voxels `(z, y, x)` in mm.
         origin: What made the images: a scanner, or this program, of a scan ("twin") or of nothing.
     """
 
@@ -69,11 +70,16 @@ class LabelledStack:
     slices: np.ndarray
     labels: np.ndarray
     known: np.ndarray
+    spacing: tuple[float, float, float]
     origin: Origin = "scan"
 
     def images(self) -> torch.Tensor:
         """float32 `(n, s, s)` in `[0, 1]`."""
         return torch.from_numpy(self.slices).float() / 255
+
+    def channels(self, numbers: torch.Tensor, *, context: int) -> torch.Tensor:
+        """Slices of these numbers `(b,)` as `slices.as_channels` makes them: float32 `(b, 3, s, s)` in `[0, 1]`."""
+        return as_channels(torch.from_numpy(self.slices), numbers, context=context).float() / 255
 
 
 def find_cases(
@@ -169,6 +175,7 @@ def to_stack(
     for value, organ in label_names.items():
         if organ in organs:
             table[value] = organs.index(organ) + 1
+    rows, columns = grid.pixel_share
     squares = (grid.to_slices(stack) * 255).round().clamp(0, 255).byte().numpy()
     return LabelledStack(
         name=name,
@@ -176,6 +183,11 @@ def to_stack(
         slices=squares,
         labels=grid.labels_to_slices(table[order.apply(labels)]),
         known=np.isin(np.array(organs), list(label_names.values())),
+        spacing=(
+            order.geometry.spacing[2],
+            order.geometry.spacing[1] / rows,
+            order.geometry.spacing[0] / columns,
+        ),
     )
 
 

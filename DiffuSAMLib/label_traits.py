@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .datasets import LabelledStack
 from .hounsfield import is_solid
+from .layout import Position, centre_of, layout_of
 from .postprocessing import has_several_pieces
 from .volumes import CT_WINDOW_HU
 
 
-def label_traits(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The fields `in_pieces` and `solid` of a prior's configuration.
+def label_traits(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, Any]:
+    """The fields `in_pieces`, `solid` and `layout` of a prior's configuration.
 
     Args:
         stacks: The training cases, with labels 1 for the first of `organs`.
         organs: Names of the labels.
     """
-    return {"in_pieces": _in_pieces(stacks, organs), "solid": _solid(stacks, organs)}
+    return {
+        "in_pieces": _in_pieces(stacks, organs),
+        "solid": _solid(stacks, organs),
+        "layout": _layout(stacks, organs),
+    }
 
 
 def _in_pieces(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,3 +44,11 @@ def _solid(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[st
             if (mask := stack.labels == value).any():
                 seen[organ].append(is_solid(hu[mask]))
     return tuple(organ for organ, cases in seen.items() if cases and 2 * sum(cases) >= len(cases))
+
+
+def _layout(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, Position]:
+    centres: list[dict[str, Position]] = []
+    for stack in stacks:
+        masks = {organ: stack.labels == value for value, organ in enumerate(organs, start=1)}
+        centres.append({organ: centre_of(mask, stack.spacing) for organ, mask in masks.items() if mask.any()})
+    return layout_of(centres)

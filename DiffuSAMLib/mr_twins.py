@@ -12,7 +12,7 @@ from .datasets import LabelledFiles, LabelledStack, to_stack
 from .geometry import to_canonical
 from .plane_stacks import part_to_learn
 from .procedural_canvas import smooth_field
-from .procedural_mr import MRSequence, receive, tissue_signals
+from .procedural_mr import MRSequence, receive, tissue_signals, unsuppressed
 from .validation import HeldOut
 from .volumes import Volume
 
@@ -109,11 +109,17 @@ def mr_twin(
         # Contrast within: vessels, medulla, and what is not the organ's own.
         inner = np.clip((hu[box] - np.median(hu[box][mask])) / 100, -1, 1) * rng.uniform(-0.4, 1.0)
         soft *= np.clip((hu[box] + 40) / 40, 0, 1)
+        if tissue == "liver":
+            part = [axis[side] for axis, side in zip(axes, box, strict=True)]
+            inner += (signals["liver vessel"] / signals["liver"] - 1) * _vessels(part, rng)
         signal[box] += soft * (signals[tissue] * (1 + inner) - signal[box])
     signal *= np.clip(1 + 0.09 * smooth_field(rng, axes, 9) + 0.05 * smooth_field(rng, axes, 50), 0.3, 2)
-    signal *= 1 - ndimage.gaussian_filter((gas | ~_body(gas)).astype(np.float32), (0, 0.6, 0.6))
+    if sequence == "T2 fat-suppressed":
+        signal += unsuppressed(np.interp(hu, (-75, -10), (1, 0)), axes, rng)
+    body = _body(gas)
+    signal *= 1 - ndimage.gaussian_filter((gas | ~body).astype(np.float32), (0, 0.6, 0.6))
     made = np.empty_like(volume.array)
-    order.view(made)[:] = receive(signal, axes, rng)
+    order.view(made)[:] = receive(signal, axes, rng, body=body)
     return replace(volume, array=made, modality="MR", source=f"{volume.source}, as {sequence} MR")
 
 
@@ -142,6 +148,13 @@ def _by_hu(
     fluid = ndimage.binary_opening((hu > -5) & (hu < 28), np.ones((1, 5, 5)))
     soft = ndimage.gaussian_filter(fluid.astype(np.float32), (0.3, 0.8, 0.8))
     return signal + soft * (signals["bowel content"] - signal)
+
+
+def _vessels(axes: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """How much of each voxel is vessel, 0 to 1: MR shows many more of them than CT, lines in every slice."""
+    # Where two smooth fields are 0 there is a line, and where one of them is, a sheet: lines in slices are enough.
+    lines = [np.exp(-((smooth_field(rng, axes, scale) / rng.uniform(0.1, 0.25)) ** 2)) for scale in (18, 32)]
+    return np.maximum(*lines) * np.clip(smooth_field(rng, axes, 45) + 0.3, 0, 1)
 
 
 def _body(gas: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .augmentation import sample_images, sample_labels
 from .pretraining_config import PretrainingConfig
-from .slices import as_channels
 from .stack_pool import StackPool
 
 
@@ -52,7 +51,7 @@ class PairSampler:
                 second = 2 * first - second
             second = int(np.clip(second, 0, len(stack.slices) - 1))
             indices = torch.tensor([first, second])
-            images.append(as_channels(self.pool.images(stack), indices, context=1))
+            images.append(stack.channels(indices, context=1))
             labels.append(torch.from_numpy(stack.labels[[first, second]].astype(np.int64)))
             known.append(torch.from_numpy(stack.known).expand(2, -1))
         image = torch.stack(images, dim=1).flatten(0, 1)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
+
+from .layout import Piece, Position, centre_of, own_pieces
 
 # Enclosed background larger than this is anatomy, not noise: in the BTCV references the renal sinus is left
 # out of the kidney, with a median of about 80 mm2 in the slices that enclose it.
 MAX_HOLE_MM2 = 50.0
 # With `keep="major"`, a piece stays if it has at least this share of the largest piece's voxels.
 MAJOR_SHARE = 0.25
+# A smaller piece than this share of the largest is not taken for the organ, wherever it lies.
+CANDIDATE_SHARE = 0.1
 
 _NEIGHBOURS_3D = np.ones((3, 3, 3), dtype=bool)
 # The background is 4-connected within a slice, as the organ is 8-connected; slices do not touch.
@@ -26,6 +30,7 @@ def clean_labels(
     *,
     spacing: tuple[float, float, float],
     keep: Literal["largest", "major"] = "largest",
+    layout: Mapping[int, Position] | None = None,
 ) -> np.ndarray:
     """Keep each organ's main piece and fill its small holes.
 
@@ -39,6 +44,8 @@ def clean_labels(
         spacing: Voxel size `(z, y, x)` in mm.
         keep: `largest` keeps one piece per organ; `major` also those of at least a quarter of its size,
             for labels that cover a pair, such as "kidneys".
+        layout: Where labels lie to one another, positions in mm. With it, `largest` keeps the best placed of an organ's
+            large pieces (`layout.own_pieces`).
 
     Returns:
         Cleaned labels, a new array of the same shape and type.
@@ -52,8 +59,9 @@ def clean_labels(
     cleaned = labels.copy()
     boxes = ndimage.find_objects(cleaned)
     present = {value: boxes[value - 1] for value in values if 0 < value <= len(boxes) and boxes[value - 1]}
+    own = _own_pieces(cleaned, present, spacing, layout) if keep == "largest" and layout else {}
     for value, box in present.items():
-        _remove_small_pieces(cleaned[box], value, only_largest=keep == "largest")
+        _remove_pieces(cleaned[box], value, only_largest=keep == "largest", own=own.get(value))
     # Only after all specks are gone: a speck of one organ inside another leaves a hole to fill.
     max_hole_voxels = int(MAX_HOLE_MM2 / (spacing[1] * spacing[2]))
     for value, box in present.items():
@@ -70,7 +78,27 @@ def has_several_pieces(mask: np.ndarray) -> bool:
     return bool(second >= MAJOR_SHARE * largest)
 
 
-def _remove_small_pieces(labels: np.ndarray, value: int, *, only_largest: bool) -> None:
+def _own_pieces(
+    labels: np.ndarray,
+    present: Mapping[int, tuple[slice, ...]],
+    spacing: tuple[float, float, float],
+    layout: Mapping[int, Position],
+) -> dict[int, int]:
+    """The number of the piece that is each organ's own."""
+    candidates: dict[int, list[Piece]] = {}
+    for value, box in present.items():
+        pieces, count = ndimage.label(labels[box] == value, structure=_NEIGHBOURS_3D)
+        sizes = _piece_sizes(pieces, count)
+        sizes[0] = 0
+        start = [side.start for side in box]
+        candidates[value] = [
+            Piece(int(number), int(sizes[number]), centre_of(pieces == number, spacing, start))
+            for number in np.flatnonzero(sizes >= CANDIDATE_SHARE * sizes.max())
+        ]
+    return {value: piece.number for value, piece in own_pieces(candidates, layout).items()}
+
+
+def _remove_pieces(labels: np.ndarray, value: int, *, only_largest: bool, own: int | None) -> None:
     mask = labels == value
     pieces, count = ndimage.label(mask, structure=_NEIGHBOURS_3D)
     if count < 2:
@@ -79,7 +107,7 @@ def _remove_small_pieces(labels: np.ndarray, value: int, *, only_largest: bool) 
     sizes[0] = 0
     kept = sizes >= MAJOR_SHARE * sizes.max()
     if only_largest:
-        kept = np.arange(sizes.size) == sizes.argmax()
+        kept = np.arange(sizes.size) == (sizes.argmax() if own is None else own)
     labels[mask & ~kept[pieces]] = 0
 
 

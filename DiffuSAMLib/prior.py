@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
 from .errors import InputError
+from .layout import Position
 from .outline_decoder import OutlineDecoder, compete
 from .planes import AXIAL, PLANES, Plane
 
@@ -40,11 +42,13 @@ class PriorConfig:
         training_steps: Length of the noise schedule.
         in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
         solid: Those labels to which neither fat nor gas belongs in most CT training cases.
+        layout: Positions `(z, y, x)` of the labels in mm, up to a common shift, as in the training cases.
         planes: Those it has learnt from, the axial one first.
         mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
 
     Raises:
-        ValueError: The planes are neither the axial one nor all three, or the exponent is not above 0.
+        ValueError: The planes are neither the axial one nor all three, the exponent is not above 0, or a position is
+            not three numbers.
     """
 
     organs: tuple[str, ...]
@@ -56,6 +60,7 @@ class PriorConfig:
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
     solid: tuple[str, ...] = ()
+    layout: Mapping[str, Position] = field(default_factory=dict)
     planes: tuple[Plane, ...] = AXIAL
     mr_gamma: float = 1.0
 
@@ -64,6 +69,8 @@ class PriorConfig:
             raise ValueError(f"planes must be {AXIAL} or {PLANES}, not {self.planes}")
         if not 0 < self.mr_gamma < float("inf"):
             raise ValueError(f"mr_gamma must be above 0, not {self.mr_gamma}")
+        if not all(len(place) == 3 and np.isfinite(place).all() for place in dict(self.layout).values()):
+            raise ValueError(f"layout must have three numbers for each label, not {self.layout}")
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, organs: tuple[str, ...], **options: Any) -> PriorConfig:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from .procedural_canvas import TISSUE, Canvas, by_tissue, grainy_noise, smooth_field, soften
 
@@ -15,8 +16,8 @@ MRSequence = Literal["T2 fat-suppressed", "T2", "T1"]
 _T2_FAT_SUPPRESSED: dict[str, tuple[float, float]] = {
     "air": (0.0, 0.0),
     "skin": (0.22, 0.06),
-    "body fat": (0.15, 0.06),
-    "visceral fat": (0.16, 0.06),
+    "body fat": (0.16, 0.08),
+    "visceral fat": (0.17, 0.08),
     "muscle": (0.21, 0.04),
     "bone": (0.08, 0.03),
     "bone marrow": (0.30, 0.09),
@@ -100,22 +101,36 @@ def render_mr(canvas: Canvas, rng: np.random.Generator, sequence: MRSequence) ->
     sign = 1 if sequence == "T2 fat-suppressed" else -1
     array[mesentery] += sign * rng.uniform(0.05, 0.25) * np.clip(fine[mesentery] - 0.3, 0, 2)
     if sequence == "T2 fat-suppressed":
-        # Suppression fails in places, mostly low and at the side.
-        fatty = mesentery | (canvas.tissue == TISSUE["body fat"])
-        failure = np.clip(smooth_field(rng, canvas.axes, 70) - rng.uniform(1.0, 2.2), 0, 1)
-        array += 0.35 * failure * fatty
-    return receive(array, canvas.axes, rng)
+        array += unsuppressed(mesentery | (canvas.tissue == TISSUE["body fat"]), canvas.axes, rng)
+    body = (canvas.tissue != TISSUE["air"]) & (canvas.tissue != TISSUE["table"])
+    return receive(array, canvas.axes, rng, body=body)
 
 
-def receive(array: np.ndarray, axes: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """What a coil receives of relative signals `(z, y, x)`: its bias field, Rician noise, an arbitrary scale.
+def unsuppressed(fat: np.ndarray, axes: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """The signal `(z, y, x)` of fat where its suppression fails.
+
+    Args:
+        fat: How much of each voxel is fat, 0 to 1, `(z, y, x)`.
+        axes: World positions in mm along z, y and x.
+        rng: Decides.
+    """
+    failure = np.clip(smooth_field(rng, axes, 70) - rng.uniform(0.2, 2.2), 0, 1)
+    return rng.uniform(0.2, 0.6) * failure * fat
+
+
+def receive(
+    array: np.ndarray, axes: Sequence[np.ndarray], rng: np.random.Generator, *, body: np.ndarray
+) -> np.ndarray:
+    """What coils receive of relative signals `(z, y, x)`: a bias field, Rician noise, an arbitrary scale.
 
     Args:
         array: See there.
         axes: World positions in mm along z, y and x, in the frame of a procedural abdomen.
         rng: Decides.
+        body: Where the patient is, bool `(z, y, x)`.
     """
     array = soften(np.maximum(array, 0), (rng.uniform(0.4, 0.8), 0.3))
+    array *= _near_coils(body, axes, rng)
     array *= np.exp(rng.uniform(0.1, 0.3) * smooth_field(rng, axes, 130))
     # The coil ends near the dome of the liver, and the depth of the body darkens.
     top = rng.uniform(200, 250)
@@ -126,6 +141,14 @@ def receive(array: np.ndarray, axes: Sequence[np.ndarray], rng: np.random.Genera
     real = array + sigma * grainy_noise(rng, array.shape, 0.3)
     imaginary = sigma * grainy_noise(rng, array.shape, 0.3)
     return (np.hypot(real, imaginary) * rng.uniform(500, 1500)).astype(np.float32)
+
+
+def _near_coils(body: np.ndarray, axes: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """How much brighter `(z, y, x)` the coils on the skin show what is near them: fat as bright as organs, at times."""
+    spacing = tuple(float(axis[1] - axis[0]) for axis in axes[1:])
+    depth = np.stack([ndimage.distance_transform_edt(part, sampling=spacing) for part in body])
+    gain = rng.uniform(0, 1.5) * np.clip(1 + 0.7 * smooth_field(rng, axes, 90), 0, 2.5)
+    return (1 + gain * np.exp(-depth / rng.uniform(12, 35))).astype(np.float32)
 
 
 def tissue_signals(rng: np.random.Generator, sequence: MRSequence) -> dict[str, float]:

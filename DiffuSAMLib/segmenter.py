@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone
+from .bright_fat import remove_bright_fat
 from .devices import autocast, memory_errors
 from .encoded_volume import EncodedVolume
 from .errors import InputError
@@ -40,7 +41,8 @@ class SegmentOptions:
         steps: Diffusion sampling steps.
         samples: Chains with different noise, averaged.
         seed: Of the noise.
-        refine: Bring outlines to the image's edges and, in CT, take fat out of solid organs.
+        refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
+            organs.
         clean: Drop small pieces (all but the largest, of organs that are one piece) and fill small holes.
         axial_only: Leave out the other planes of a prior that has learnt from three.
         propagation: How slices are chained; those of three planes that are joined are not.
@@ -149,12 +151,16 @@ class Segmenter:
             with timer("resample"):
                 labels, confidence = to_volume(volume, found, refine=options.refine)
         with timer("clean"):
-            if options.refine and volume.modality == "CT":
-                remove_fat(labels, volume.array, self._values(organs, self.prior.config.solid))
+            order = views[0].order
+            stack, spacing = order.view(labels), order.geometry.spacing[::-1]
+            if options.refine:
+                solid = self._values(organs, self.prior.config.solid)
+                if volume.modality == "CT":
+                    remove_fat(labels, volume.array, solid)
+                else:
+                    remove_bright_fat(stack, order.apply(volume.array), solid, spacing=spacing)
             if options.clean:
-                order = views[0].order
-                stack, spacing = order.view(labels), order.geometry.spacing
-                stack[:] = self._cleaned(stack, organs, spacing[::-1])
+                stack[:] = self._cleaned(stack, organs, spacing)
         return Segmentation(
             labels=labels,
             confidence_levels=confidence,
@@ -179,7 +185,12 @@ class Segmenter:
         """Labels `(z, y, x)`, 1 for the first of `organs`, without specks and pinholes."""
         several = self._values(organs, self.prior.config.in_pieces)
         single = [value for value in range(1, len(organs) + 1) if value not in several]
-        labels = clean_labels(labels, single, spacing=spacing)
+        places = {
+            value: self.prior.config.layout.get(self.prior.config.organs[organs[value - 1]])
+            for value in single
+        }
+        layout = {value: place for value, place in places.items() if place is not None}
+        labels = clean_labels(labels, single, spacing=spacing, layout=layout)
         return clean_labels(labels, several, spacing=spacing, keep="major") if several else labels
 
     def _values(self, organs: list[int], among: Sequence[str]) -> list[int]:

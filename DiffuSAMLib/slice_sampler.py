@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .augmentation import sample_images, sample_labels
 from .recipe import TrainingConfig
-from .slices import as_channels
 from .stack_pool import StackPool
 
 
@@ -46,9 +45,7 @@ class SliceSampler:
         images, labels, known = [], [], []
         for _ in range(count):
             stack, number = self.pool.draw(self.rng, organ_share=0.6)
-            images.append(
-                as_channels(self.pool.images(stack), torch.tensor([number]), context=self.context)[0]
-            )
+            images.append(stack.channels(torch.tensor([number]), context=self.context)[0])
             labels.append(torch.from_numpy(stack.labels[number].astype(np.int64)))
             known.append(torch.from_numpy(stack.known))
         stacked = torch.stack(images)

@@ -39,6 +39,11 @@ class SliceGrid:
         return cls(rows=rows, columns=columns, size=size, height=height, width=width)
 
     @property
+    def pixel_share(self) -> tuple[float, float]:
+        """Pixels of the square for each row and for each column of the stack."""
+        return self.height / self.rows, self.width / self.columns
+
+    @property
     def _offsets(self) -> tuple[int, int]:
         return (self.size - self.height) // 2, (self.size - self.width) // 2
 
@@ -95,7 +100,7 @@ def as_channels(slices: Tensor, indices: Tensor, *, context: int) -> Tensor:
     """Slices `indices` as three-channel images.
 
     Args:
-        slices: `(n, s, s)` in `[0, 1]`.
+        slices: `(n, s, s)`.
         indices: `(b,)`.
         context: 0 repeats the slice three times, as Meta's checkpoints want it; 1 puts the neighbours below
             and above into the first and last channel (2.5D), the end slices being their own neighbours.

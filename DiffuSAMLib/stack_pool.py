@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from .datasets import LabelledStack
 
@@ -19,7 +18,7 @@ def kind_of(stack: LabelledStack) -> str:
 
 
 class StackPool:
-    """Stacks with their images in memory.
+    """Stacks, and which of their slices show what.
 
     Args:
         stacks: Of real cases, their twins and procedural abdomens.
@@ -40,7 +39,6 @@ class StackPool:
         self._groups = list(kinds.values())
         weights = np.array([shares[kind] for kind in kinds])
         self._shares = weights / weights.sum()
-        self._images = {id(stack): stack.images() for stack in stacks}
         self._showing: dict[int, list[np.ndarray]] = {}
         self._free: dict[int, np.ndarray] = {}
         for stack in stacks:
@@ -52,10 +50,6 @@ class StackPool:
             self._showing[id(stack)] = [numbers for numbers in showing if numbers.size]
         self.organs = len(stacks[0].known)
         self.size: int = stacks[0].slices.shape[-1]
-
-    def images(self, stack: LabelledStack) -> Tensor:
-        """float32 `(n, s, s)` in `[0, 1]`."""
-        return self._images[id(stack)]
 
     def draw(self, rng: np.random.Generator, *, organ_share: float) -> tuple[LabelledStack, int]:
         """A stack and the number of one of its slices.

@@ -151,6 +151,7 @@ def train_prior(
         device=str(network.device),
         in_pieces=list(traits["in_pieces"]),
         solid=list(traits["solid"]),
+        layout=traits["layout"],
         planes=list(planes),
         mr_gamma=mr_gamma(
             modalities,
@@ -255,6 +256,7 @@ def finish_training(
                 tuple(record.organs),
                 in_pieces=tuple(record.in_pieces),
                 solid=tuple(record.solid),
+                layout=record.layout,
                 planes=tuple(record.planes),
                 mr_gamma=record.mr_gamma,
             ),

@@ -17,7 +17,6 @@ from .datasets import LabelledStack
 from .errors import OutputError
 from .files import atomic_path
 from .prior import Prior, outline_memory
-from .slices import as_channels
 from .terminology import segment_for
 from .validation import SAMPLING_STEPS, Prediction, Validation
 
@@ -168,7 +167,7 @@ class TrainingPictures:
         return _scatter(places.reshape(2, -1, 2), organs, prior.config.organs)
 
     def _encoded(self, stack: LabelledStack, numbers: Sequence[int]) -> tuple[ImageFeatures, Tensor]:
-        images = as_channels(stack.images(), torch.tensor(numbers), context=self.backbone.slice_context)
+        images = stack.channels(torch.tensor(numbers), context=self.backbone.slice_context)
         return self.backbone.encode_image(images.to(self.backbone.device)), images
 
     def _fullest(self) -> tuple[LabelledStack, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from .checkpoints import other_run_error
 from .errors import InputError
+from .layout import Position
 from .planes import AXIAL, Plane
 from .recipe import Recipe
 
@@ -34,6 +35,7 @@ class RunRecord:
         device: Where it runs.
         in_pieces: Organs that consist of several large pieces.
         solid: Organs without fat or gas in CT.
+        layout: Where organs lie to one another.
         planes: In which the cases are cut into slices.
         mr_gamma: How dark it wants to see MR.
     """
@@ -50,6 +52,7 @@ class RunRecord:
     device: str
     in_pieces: list[str] = dataclasses.field(default_factory=list)
     solid: list[str] = dataclasses.field(default_factory=list)
+    layout: dict[str, Position] = dataclasses.field(default_factory=dict)
     planes: list[Plane] = dataclasses.field(default_factory=lambda: list(AXIAL))
     mr_gamma: float = 1.0
 

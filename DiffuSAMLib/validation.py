@@ -15,7 +15,6 @@ from .datasets import LabelledStack
 from .devices import autocast
 from .errors import InputError
 from .prior import Prior, outline_memory
-from .slices import as_channels
 
 # From this many cases on, one is held out whole.
 ENOUGH_CASES = 4
@@ -165,7 +164,7 @@ class Validation:
     def __init__(self, held_out: HeldOut, backbone: Backbone) -> None:
         self.held_out, self.backbone = held_out, backbone
         numbers = torch.tensor(held_out.numbers)
-        self.images = as_channels(held_out.stack.images(), numbers, context=backbone.slice_context)
+        self.images = held_out.stack.channels(numbers, context=backbone.slice_context)
         self.truth = held_out.stack.labels[list(held_out.numbers)]
         self.features: list[ImageFeatures] = []
 

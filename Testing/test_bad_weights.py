@@ -63,6 +63,12 @@ BAD_HEADERS: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("an unknown setting", lambda header: header["config"].update(magic=1), "cannot build"),
     ("an impossible width", lambda header: header["config"].update(width=[33, 65]), "cannot build"),
     ("an impossible contrast", lambda header: header["config"].update(mr_gamma=0), "cannot build"),
+    ("a layout of nothing", lambda header: header["config"].update(layout=[1]), "cannot build"),
+    (
+        "a place that is nowhere",
+        lambda header: header["config"].update(layout={"liver": [0, 1]}),
+        "cannot build",
+    ),
     ("an unknown plane", lambda header: header["config"].update(planes=["oblique"]), "cannot build"),
     ("another width", lambda header: header["config"].update(width=[32, 64]), "other names or shapes"),
     ("other organs", lambda header: header["config"].update(organs=["a", "b", "c", "d"]), "contradicts"),

@@ -11,6 +11,7 @@ from cases import LABEL_NAMES, ORGANS, reordered, small_abdomen, write_case
 from DiffuSAMLib.datasets import case_name, find_cases, load_stack, read_dataset, to_stack
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.label_tables import parse_label_names
+from DiffuSAMLib.slices import as_channels
 from DiffuSAMLib.volumes import Volume
 
 NAMES = parse_label_names(LABEL_NAMES)
@@ -82,6 +83,8 @@ def test_a_case_becomes_square_slices_with_the_labels_over_the_organs(folder: Pa
     window = (np.clip(abdomen.volume.array, -125, 275) + 125) / 400
     np.testing.assert_allclose(stack.images().numpy(), window, atol=0.5 / 255 + 1e-4)
     assert stack.images().dtype == torch.float32
+    numbers = torch.tensor([0, 4])
+    assert torch.equal(stack.channels(numbers, context=1), as_channels(stack.images(), numbers, context=1))
 
 
 def test_labels_stay_on_their_organ_when_slices_are_resized() -> None:

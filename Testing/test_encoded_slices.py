@@ -25,7 +25,7 @@ def a_stack(slices: int = 6, *, known: tuple[bool, bool] = (True, True)) -> Labe
     labels[::2, 20:40, 35:50] = 2
     labels[-1] = 0
     noise = np.random.default_rng(0).integers(0, 60, labels.shape).astype(np.uint8)
-    return LabelledStack("discs", "CT", noise + 70 * labels, labels, np.array(known))
+    return LabelledStack("discs", "CT", noise + 70 * labels, labels, np.array(known), (1.0, 1.0, 1.0))
 
 
 def encoded_slices(

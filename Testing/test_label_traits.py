@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from cases import ORGANS, small_abdomen
 
 from DiffuSAMLib.datasets import LabelledStack, to_stack
@@ -15,7 +16,19 @@ def stack(seed: int = 3, modality: str = "CT") -> LabelledStack:
 
 
 def test_organs_of_one_piece_without_fat() -> None:
-    assert label_traits([stack(3), stack(4)], ORGANS) == {"in_pieces": (), "solid": ORGANS}
+    traits = label_traits([stack(3), stack(4)], ORGANS)
+    assert (traits["in_pieces"], traits["solid"]) == ((), ORGANS)
+
+
+def test_the_layout_says_where_organs_lie_in_mm() -> None:
+    layout = label_traits([stack(3), stack(4)], ORGANS)["layout"]
+    assert set(layout) == set(ORGANS)
+    apart = np.subtract(layout["left kidney"], layout["right kidney"])
+    # Slices go up, rows to the back, columns to the left.
+    assert 80 < apart[2] < 180
+    assert np.abs(apart[:2]).max() < 40
+    assert layout["spleen"][0] > layout["left kidney"][0]
+    assert layout["liver"][1] < layout["right kidney"][1]
 
 
 def test_a_pair_is_in_pieces() -> None:

@@ -107,3 +107,17 @@ def test_a_pair_has_several_pieces_and_a_speck_makes_none() -> None:
     assert not has_several_pieces(mask)
     assert has_several_pieces(stack() > 0)
     assert not has_several_pieces(np.zeros((2, 3, 3), bool))
+
+
+def test_the_layout_keeps_the_well_placed_piece_of_an_organ() -> None:
+    labels = np.zeros((6, 40, 60), dtype=np.uint8)
+    labels[1:5, 5:15, 5:15], labels[1:5, 25:35, 5:15], labels[1:5, 25:35, 20:30] = 1, 2, 3
+    own, stray = (slice(1, 5), slice(5, 13), slice(20, 28)), (slice(0, 6), slice(20, 38), slice(45, 60))
+    labels[own], labels[stray] = 4, 4
+    layout = {1: (0.0, 0.0, 0.0), 2: (0.0, 200.0, 0.0), 3: (0.0, 200.0, 150.0), 4: (0.0, 0.0, 150.0)}
+    cleaned = clean_labels(labels, (1, 2, 3, 4), spacing=(5.0, 10.0, 10.0), layout=layout)
+    assert (cleaned[own] == 4).all()
+    assert not cleaned[stray].any()
+    largest = clean_labels(labels, (1, 2, 3, 4), spacing=(5.0, 10.0, 10.0))
+    assert (largest[stray] == 4).all()
+    assert not largest[own].any()

@@ -166,7 +166,8 @@ def test_mr_looks_like_fat_suppressed_t2():
         assert mean_of(abdomen, "spleen") > 1.1 * liver
         assert mean_of(abdomen, "kidney") > 1.1 * liver
         assert mean_of(abdomen, "visceral fat") < liver
-        assert mean_of(abdomen, "muscle") < liver
+        # Most muscle is nearer to the coils.
+        assert mean_of(abdomen, "muscle") < 1.25 * liver
         assert mean_of(abdomen, "air") < 0.5 * liver
 
 

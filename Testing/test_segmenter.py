@@ -267,7 +267,7 @@ def test_options_out_of_range_are_refused_before_anything_is_encoded(
     assert counted.slices == 0
 
 
-def test_fat_is_taken_out_of_solid_organs_in_ct_only(segmenter: Segmenter, volume: Volume) -> None:
+def test_fat_is_taken_out_of_solid_organs_in_ct(segmenter: Segmenter, volume: Volume) -> None:
     raw, refined = (replace(EVERYWHERE, refine=refine) for refine in (False, True))
     solid = copy.copy(segmenter)
     solid.prior = copy.copy(segmenter.prior)
@@ -283,8 +283,42 @@ def test_fat_is_taken_out_of_solid_organs_in_ct_only(segmenter: Segmenter, volum
         solid.segment(volume, raw).labels, unrefined := segmenter.segment(volume, raw).labels
     )
     assert (unrefined != plain).any()
-    mr = replace(volume, modality="MR")
-    assert np.array_equal(solid.segment(mr, refined).labels, segmenter.segment(mr, refined).labels)
+
+
+def test_bright_fat_is_taken_out_of_solid_organs_in_mr(segmenter: Segmenter) -> None:
+    t1, suppressed = (
+        make_abdomen(4, modality="MR", sequence=sequence, shape=(4, 64, 64), spacing=(5.0, 5.0, 40.0)).volume
+        for sequence in ("T1", "T2 fat-suppressed")
+    )
+    solid = copy.copy(segmenter)
+    solid.prior = copy.copy(segmenter.prior)
+    solid.prior.config = replace(segmenter.prior.config, solid=segmenter.prior.config.organs)
+    options = replace(EVERYWHERE, clean=False)
+    plain, found = (each.segment(t1, options).labels for each in (segmenter, solid))
+    lost = plain != found
+    assert lost.any()
+    assert not found[lost].any()
+    assert np.median(t1.array[lost]) > 2 * np.median(t1.array[found > 0])
+    assert np.array_equal(*(each.segment(suppressed, options).labels for each in (segmenter, solid)))
+
+
+def test_the_piece_is_kept_that_lies_where_the_organ_belongs(segmenter: Segmenter) -> None:
+    """Of an organ found in two places, also when only some of the organs are asked for."""
+    labels = np.zeros((10, 60, 60), np.uint8)
+    for value, place in ((1, (20, 10)), (2, (20, 40)), (3, (5, 30))):
+        labels[4:8, place[0] : place[0] + 8, place[1] : place[1] + 8] = value
+    labels[:3, 45:58, 5:20] = 1
+    taught = copy.copy(segmenter)
+    taught.prior = copy.copy(segmenter.prior)
+    layout = {"liver": (0.0, 100.0, 50.0), "right kidney": (0.0, 100.0, 200.0), "spleen": (0.0, 25.0, 150.0)}
+    taught.prior.config = replace(segmenter.prior.config, layout=layout)
+    organs = [segmenter.prior.config.organs.index(name) for name in layout]
+    kept = taught._cleaned(labels, organs, (5.0, 5.0, 5.0)) == 1
+    assert kept[4:8, 20:28, 10:18].all()
+    assert not kept[:3].any()
+    largest = segmenter._cleaned(labels, organs, (5.0, 5.0, 5.0)) == 1
+    assert largest[:3].any()
+    assert not largest[4:8].any()
 
 
 @pytest.fixture(scope="module")

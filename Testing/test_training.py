@@ -43,7 +43,7 @@ def one_slice(*, known: tuple[bool, bool] = (True, True)) -> LabelledStack:
     if known[1]:
         labels[0, (y - 30) ** 2 + (x - 46) ** 2 < 120] = 2
     image = np.full((1, SIDE, SIDE), 90, np.uint8) + 50 * labels
-    return LabelledStack("disc", "CT", image, labels, np.array(known))
+    return LabelledStack("disc", "CT", image, labels, np.array(known), (1.0, 1.0, 1.0))
 
 
 def make_training(

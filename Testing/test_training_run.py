@@ -370,6 +370,9 @@ def test_organs_in_pieces_and_solid_ones_are_found_out_and_kept(
     loaded = load_prior(output)
     assert loaded.prior.config.in_pieces == ("kidneys",)
     assert loaded.prior.config.solid == ("kidneys", "liver")
+    kidneys, liver = (np.array(loaded.prior.config.layout[name]) for name in ("kidneys", "liver"))
+    # The liver is on the right and in front, and columns go to the left, rows to the back.
+    assert (liver[1:] < kidneys[1:] - 10).all()
     labels = np.zeros((4, 30, 30), np.uint8)
     labels[:, 5:10, 5:10] = labels[:, 5:10, 20:25] = 1
     labels[:, 15:20, 5:10] = labels[:, 15:20, 20:24] = 2

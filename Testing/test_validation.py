@@ -21,7 +21,7 @@ def a_stack(name: str, *, slices: int = 20, first: int = 4, last: int = 16, orga
     for organ in range(1, organs + 1):
         labels[first:last, 20:40, 10 * organ : 10 * organ + 8] = organ
     image = np.full((slices, SIDE, SIDE), 80, np.uint8) + 40 * labels
-    return LabelledStack(name, "CT", image, labels, np.array([True, True]))
+    return LabelledStack(name, "CT", image, labels, np.array([True, True]), (1.0, 1.0, 1.0))
 
 
 def test_of_four_cases_the_last_that_shows_all_organs_is_held_out() -> None:
@@ -56,7 +56,9 @@ def test_a_block_leaves_enough_of_every_organ_to_learn() -> None:
     rare = stack.labels.copy()
     rare[rare == 2] = 0
     rare[18:20, 20:40, 30:38] = 2
-    held_out = choose_held_out([LabelledStack("a", "CT", stack.slices, rare, stack.known)], CONFIG)
+    held_out = choose_held_out(
+        [LabelledStack("a", "CT", stack.slices, rare, stack.known, (1.0, 1.0, 1.0))], CONFIG
+    )
     assert held_out is not None
     assert not {18, 19} & set(held_out.numbers)
 

@@ -17,7 +17,6 @@ from units import fingerprint
 
 from DiffuSAMLib.datasets import LabelledStack, to_stack
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.slices import as_channels
 from DiffuSAMLib.volumes import read_volume
 
 # The source network is the one with the strongest augmentation; adapting takes a quarter of its time.
@@ -46,7 +45,7 @@ def target_stacks(job: Job) -> list[LabelledStack]:
 
 
 def images_of(stack: LabelledStack, numbers: Tensor) -> Tensor:
-    return as_channels(stack.images(), numbers, context=CONTEXT)
+    return stack.channels(numbers, context=CONTEXT)
 
 
 def pseudo_labelled(stack: LabelledStack, labels: np.ndarray, kept: np.ndarray, organs: int) -> LabelledStack:
