@@ -242,14 +242,37 @@ IDEAS = (
             "15 MR-like twins of the three CT: 25 of 100 slices, 15 of procedural MR, 60 of CT; exponent 1",
             protocol,
             "recycle",
-            "diffusam",
+            "before_layout",
             True,
         )
         for protocol in ("A", "B")
     ),
-    Idea("Of that, the exponent 1 rather than 1.5", "B", "twins_exponent_1.5", "diffusam", True),
+    Idea("Of that, the exponent 1 rather than 1.5", "B", "twins_exponent_1.5", "before_layout", True),
     *(
-        Idea("Own guesses, twins and the exponent 1 together", protocol, "before_twins", "diffusam", True)
+        Idea(
+            "Own guesses, twins and the exponent 1 together", protocol, "before_twins", "before_layout", True
+        )
+        for protocol in ("A", "B")
+    ),
+    *(
+        Idea(title, protocol, before, after, kept)
+        for title, before, after, kept in (
+            (
+                "Procedural MR and twins are brighter near the coils on the skin, and fat is at times not suppressed",
+                "before_layout",
+                "coils",
+                True,
+            ),
+            ("The same, 30 twins, not 15, and vessels in their livers", "coils", "vessels", True),
+            ("Of these, twins twice as often: 40 of 100 slices", "vessels", "vessels_half", False),
+            (
+                "Of an organ's pieces the clean-up keeps the one that lies where it belongs (the same prior)",
+                "vessels",
+                "diffusam",
+                True,
+            ),
+            ("Coils, vessels, 30 twins and the place of pieces together", "before_layout", "diffusam", True),
+        )
         for protocol in ("A", "B")
     ),
     *(

@@ -56,8 +56,8 @@ class Protocol:
 FIVE = (1, 2, 3, 4, 5)
 # As many as the bundled prior was trained with.
 ABDOMENS = 48
-# Five of each of three cases.
-TWINS = 15
+# Ten of each of three cases.
+TWINS = 30
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

@@ -19,6 +19,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
+    "before_layout": (
+        "DiffuSAM before pieces were placed, with 15 plainer twins (see the ideas)",
+        ("A", "B"),
+    ),
     "before_twins": (
         "DiffuSAM before own guesses and twins (see the ideas)",
         ("A", "B", "C-CT", "C-MR"),
