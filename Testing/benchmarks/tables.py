@@ -36,8 +36,8 @@ What to know before these figures are compared with others:
   included, and twins are as bright. How bright fat is near the coils, and that livers show vessels, was set by looking at
   these 11 and at the three that are scored, whose fat was taken for liver and spleen. On the labels of the
   11 the exponent was chosen with which MR is shown to priors that know it from procedural abdomens alone, and found to be
-  1 with twins. They are cases of the bundled prior's training, none of which is scored. No weight of A, B or B-reverse has seen them, but B is not ignorant of its target
-  as a method of pure domain generalisation would be.
+  1 with twins. They are cases of the bundled prior's training, none of which is scored. No weight of A, B or
+  B-reverse has seen them, but B is not ignorant of its target as a method of pure domain generalisation would be.
 - *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
   where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
   of BTCV end 45 mm beyond the organs.
@@ -47,8 +47,8 @@ What to know before these figures are compared with others:
   with random weights. All go through the same refinement and clean-up, but for the layout: of several pieces of an organ
   DiffuSAM keeps the one that lies where it belongs among the others, peers the largest. Peers are re-implementations in
   the manner of their papers, on this backbone, not the authors' code. DPL and DFG adapt to the images of the target cases
-  that are not scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points from the truth
-  tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
+  that are not scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points
+  from the truth tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
   small discs.
 - *Outlines*: DiffuSAM's prior now draws outlines first, with the like of the strongest peer, the decoder on frozen
   features, and diffuses how memories differ from theirs. Rows whose names begin with no_outlines, and rows of variants
