@@ -48,8 +48,8 @@ What to know before these figures are compared with others:
   DiffuSAM keeps the one that lies where it belongs among the others, peers the largest. Peers are re-implementations in
   the manner of their papers, on this backbone, not the authors' code. DPL and DFG adapt to the images of the target cases
   that are not scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points
-  from the truth tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as memories of
-  small discs.
+  from the truth tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as
+  memories of small discs.
 - *Outlines*: DiffuSAM's prior now draws outlines first, with the like of the strongest peer, the decoder on frozen
   features, and diffuses how memories differ from theirs. Rows whose names begin with no_outlines, and rows of variants
   from before, are of the prior that generated memories from the features alone. Among the ideas a row shows what the
