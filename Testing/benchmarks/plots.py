@@ -74,7 +74,7 @@ def methods_plot(found: Summaries, protocol: str) -> Figure | None:
     axes.set_yticks(range(len(rows)), [title for title, _, _ in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("mean 3D Dice, whole volumes; dots: draws; dotted: target")
+    axes.set_xlabel("mean 3D Dice; dots: draws; dotted: target")
     axes.set_title(f"{protocol}: {PROTOCOLS[protocol].title}, development cases")
     return figure
 

@@ -20,7 +20,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "before_layout": (
-        "DiffuSAM before pieces were placed, with 15 plainer twins (see the ideas)",
+        "DiffuSAM before the layout (see the ideas)",
         ("A", "B"),
     ),
     "before_twins": (
