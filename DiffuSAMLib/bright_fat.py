@@ -30,9 +30,9 @@ def remove_bright_fat(
 ) -> None:
     """Takes fat out of solid organs where MR shows it much brighter than them; else nothing changes.
 
-    Fat is as bright as what lies below the skin. A voxel of an organ is fat where its ratio to the organ's own
-    brightness is more than that of fat to it; what the rest of the organ encloses within a slice stays, for it may be a
-    vessel or a lesion.
+    Fat is as bright as what lies below the skin. A voxel of an organ is fat where, in ratios, it is nearer to fat than
+    to the organ's own brightness (`LEAST_PART`); what the rest of the organ encloses within a slice stays, for it may be
+    a vessel or a lesion.
 
     Args:
         labels: `(z, y, x)` of a canonical stack, uint8; becomes 0 where fat was.
