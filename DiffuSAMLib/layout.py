@@ -59,6 +59,8 @@ def layout_of(centres: Sequence[Mapping[str, Position]]) -> dict[str, Position]:
     """
     centres = [case for case in centres if case]
     organs = sorted({organ for case in centres for organ in case})
+    if not organs:
+        return {}
     positions = {organ: np.zeros(3) for organ in organs}
     for _ in range(50):
         shifted = []
@@ -68,8 +70,6 @@ def layout_of(centres: Sequence[Mapping[str, Position]]) -> dict[str, Position]:
         positions = {
             organ: np.mean([case[organ] for case in shifted if organ in case], axis=0) for organ in organs
         }
-    if not organs:
-        return {}
     mean = np.mean(list(positions.values()), axis=0)
     return {organ: tuple((place - mean).round(1).tolist()) for organ, place in positions.items()}
 

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from units import fingerprint
 
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
-from DiffuSAMLib.bright_fat import remove_bright_fat
 from DiffuSAMLib.checkpoints import read_checkpoint, write_checkpoint
 from DiffuSAMLib.datasets import LabelledStack, load_stack
 from DiffuSAMLib.full_resolution import PlaneLogits, to_volume
@@ -277,10 +276,8 @@ def segment_slices(
     if volume.modality == "CT":
         # The organs that CT cases label here are all solid, as trainings of DiffuSAM find too.
         remove_fat(labels, volume.array, values)
-    view, spacing = order.view(labels), order.geometry.spacing[::-1]
-    if volume.modality == "MR":
-        remove_bright_fat(view, order.apply(volume.array), values, spacing=spacing)
-    view[:] = clean_labels(view, values, spacing=spacing)
+    view = order.view(labels)
+    view[:] = clean_labels(view, values, spacing=order.geometry.spacing[::-1])
     return labels
 
 
