@@ -22,9 +22,10 @@ from slicer.util import VTKObservationMixin
 
 from DiffuSAMSegmentLib.errors import SegmentationError, unforeseen
 from DiffuSAMSegmentLib.installer import Installer, missingPackages
+from DiffuSAMSegmentLib.licence_consent import acceptsLicence
 from DiffuSAMSegmentLib.modality_choice import ModalityChoice
 from DiffuSAMSegmentLib.models_dialog import ModelsDialog
-from DiffuSAMSegmentLib.panel_parts import OrganList, ResultTable, prepareLog
+from DiffuSAMSegmentLib.panel_parts import Lock, OrganList, ResultTable, prepareLog
 from DiffuSAMSegmentLib.parameter_node import (
     Device,
     DiffuSAMSegmentParameterNode,
@@ -35,11 +36,12 @@ from DiffuSAMSegmentLib.priors import PriorCard, priorCards
 from DiffuSAMSegmentLib.progress_text import RunProgress, timeText
 from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen, registerSampleData
 from DiffuSAMSegmentLib.segmentation_logic import SegmentationLogic
-from DiffuSAMSegmentLib.segmentation_output import exists, reportOf
+from DiffuSAMSegmentLib.segmentation_output import exists, outputFor, reportOf
 from DiffuSAMSegmentLib.segmentation_run import RunListener
 from DiffuSAMSegmentLib.sequence_run import browserOf
 from DiffuSAMSegmentLib.train_section import TrainSection, TrainSectionCalls
 from DiffuSAMSegmentLib.training_logic import TrainingLogic
+from DiffuSAMSegmentLib.volume_export import hasVoxels
 from DiffuSAMSegmentLib.worker_process import WorkerProcess
 
 OWN_PACKAGES = ("DiffuSAMSegmentLib", "DiffuSAMLib")
@@ -83,6 +85,8 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._cards: list[PriorCard] = []
         self._dialog = None
         self._updating = False
+        # The last input volume; it is observed.
+        self._volumeNode = None
 
     def setup(self) -> None:
         """Called when the panel is opened for the first time."""
@@ -99,6 +103,11 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._organs = OrganList(self.ui.organList, self._onOrgansChanged)
         self._results = ResultTable(self.ui.resultTable)
         self._modality = ModalityChoice(self.ui.modalityGuessLabel)
+        sections = [
+            getattr(self.ui, f"{name}CollapsibleButton")
+            for name in ("inputs", "organs", "outputs", "advanced")
+        ]
+        self._lock = Lock(sections, _("Stop the run first."))
         prepareLog(self.ui.logText)
         calls = TrainSectionCalls(
             lambda: self._install(), self._appendLog, self._checkCanSegment, self._onTrained
@@ -136,7 +145,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called each time the user opens the module."""
         self.initializeParameterNode()
         if Installer.pending():
-            qt.QTimer.singleShot(0, self._install)
+            qt.QTimer.singleShot(0, lambda: self._install(ask=False))
 
     def exit(self) -> None:
         """Called each time the user opens another module; a run goes on."""
@@ -147,6 +156,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.close()
         self._train.close()
         self.setParameterNode(None)
+        self._observeVolume(None)
 
     def onSceneEndClose(self, _caller=None, _event=None) -> None:
         self._showIdle("")
@@ -158,9 +168,11 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Makes sure that there is a parameter node, and chooses the first volume as the input."""
         self.setParameterNode(self.logic.getParameterNode())
         if not self._parameterNode.inputVolume:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first is not None:
-                self._parameterNode.inputVolume = first
+            # Label maps and vector volumes are scalar volumes too, but none that the selector offers.
+            kind = "vtkMRMLScalarVolumeNode"
+            volumes = [node for node in slicer.util.getNodesByClass(kind) if node.GetClassName() == kind]
+            if volumes:
+                self._parameterNode.inputVolume = volumes[0]
 
     def setParameterNode(self, node: DiffuSAMSegmentParameterNode | None) -> None:
         """Binds the panel to a parameter node, or to none."""
@@ -180,6 +192,11 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         parameters = self._parameterNode
         if not self._install():
+            return
+        if not acceptsLicence(self._card()):
+            self._showIdle(
+                _("The licence of the model was not accepted; choose another prior, or train one.")
+            )
             return
         skipped = parameters.skippedOrgans
         organs = [name for name in self._card().organs if name not in skipped]
@@ -221,10 +238,10 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showIdle(_("Stopped; what was found so far was kept.") if kept else _("Stopped."))
         self._appendLog(_("Stopped."))
 
-    def _install(self) -> bool:
-        """Whether the packages are there, asking to install them if they are not."""
+    def _install(self, ask: bool = True) -> bool:
+        """Whether the packages are there, if need be after an installation."""
         try:
-            self._installer.ensure()
+            self._installer.ensure(ask)
         except SegmentationError as error:
             self._onFailed(error)
             return False
@@ -265,21 +282,17 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.progressBar.value = 0
         self.ui.progressBar.visible = True
         self.ui.statusLabel.text = _("Starting")
-        self._enableChoices(False)
+        self._lock.close()
+        self._checkCanShow3D()
 
     def _showIdle(self, text: str) -> None:
         self.ui.segmentButton.text = _("Segment organs")
         self.ui.progressBar.visible = False
         self.ui.statusLabel.text = text
-        self._enableChoices(True)
+        self._lock.open()
+        self._checkCanShow3D()
         self._checkCanSegment()
         self._train.update()
-
-    def _enableChoices(self, enabled: bool) -> None:
-        for name in ("inputs", "organs", "outputs", "advanced"):
-            section = getattr(self.ui, f"{name}CollapsibleButton")
-            section.enabled = enabled
-            section.toolTip = "" if enabled else _("Stop the run first.")
 
     def _appendLog(self, line: str) -> None:
         self.ui.logText.appendPlainText(line)
@@ -295,6 +308,34 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode is None or self._updating:
             return
         self._updating = True
+        try:
+            self._onInputChanged()
+            self._showParameters()
+        finally:
+            self._updating = False
+        self._checkCanSegment()
+        self._train.update()
+
+    def _onInputChanged(self) -> None:
+        """Follows another input volume: organs of the one before are not to be replaced by its own."""
+        volumeNode = self._parameterNode.inputVolume
+        if volumeNode is None or volumeNode is self._volumeNode:
+            return
+        earlier = self._volumeNode
+        self._observeVolume(volumeNode)
+        segmentationNode = self._parameterNode.outputSegmentation
+        if earlier is not None and (segmentationNode is None or reportOf(segmentationNode) is not None):
+            self._parameterNode.outputSegmentation = outputFor(volumeNode)
+
+    def _observeVolume(self, volumeNode) -> None:
+        event = slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
+        if self._volumeNode is not None:
+            self.removeObserver(self._volumeNode, event, self._onParametersModified)
+        self._volumeNode = volumeNode
+        if volumeNode is not None:
+            self.addObserver(volumeNode, event, self._onParametersModified)
+
+    def _showParameters(self) -> None:
         card = self._card()
         names = [each.name for each in self._cards]
         self.ui.priorComboBox.currentIndex = names.index(card.name) if card is not None else -1
@@ -305,18 +346,19 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.framesComboBox.visible = inSequence
         self.ui.framesLabel.visible = inSequence
         segmentationNode = self._parameterNode.outputSegmentation
-        report = reportOf(segmentationNode)
-        self._results.show(report)
+        self._results.show(reportOf(segmentationNode))
         self.ui.show3DButton.setSegmentationNode(segmentationNode)
-        self.ui.show3DButton.enabled = segmentationNode is not None
-        self.ui.show3DButton.toolTip = (
-            _("Show the organs in the 3D view.")
-            if segmentationNode is not None
-            else _("Segment organs first.")
-        )
-        self._updating = False
-        self._checkCanSegment()
-        self._train.update()
+        self._checkCanShow3D()
+
+    def _checkCanShow3D(self) -> None:
+        missing = ""
+        if self.logic.running:
+            # Surfaces of organs that still change would be made again with every slice.
+            missing = _("Wait for the end of the run, or stop it.")
+        elif self._parameterNode is None or self._parameterNode.outputSegmentation is None:
+            missing = _("Segment organs first.")
+        self.ui.show3DButton.setLocked(bool(missing))
+        self.ui.show3DButton.toolTip = missing or _("Show the organs in the 3D view.")
 
     def _checkCanSegment(self) -> None:
         if self.logic.running or self._parameterNode is None:
@@ -330,7 +372,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         card = self._card()
         if self.logic.training:
             return _("A prior is being trained; stop it, or wait for its end.")
-        if volumeNode is None or volumeNode.GetImageData() is None:
+        if not hasVoxels(volumeNode):
             return _("Choose an input volume.")
         if card is None:
             return _('Choose a prior; "Models..." lists what there is.')
@@ -450,7 +492,7 @@ class DiffuSAMSegmentTest(ScriptedLoadableModuleTest):
             self.assertTrue(identifier, name)
             found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, identifier, volumeNode) > 0
             scores.append(2 * (found & (truth == value)).sum() / (found.sum() + (truth == value).sum()))
-        self.assertGreater(sum(scores) / len(scores), 0.88, scores)
+        self.assertGreater(sum(scores) / len(scores), 0.9, scores)
         again = self.logic.segment(
             volumeNode, organs=["liver"], device="cpu", segmentationNode=segmentationNode
         )

@@ -178,7 +178,7 @@ class Demo:
         self.empty_scene()
         self.procedural()
         click(self.panel, until=lambda: self.panel.ui.progressBar.value >= 88)
-        picture(self.host, SCREENSHOTS / "running.png", self.panel)
+        picture(self.host, SCREENSHOTS / "running.png", self.panel, surfaces=False)
         self.panel.ui.segmentButton.click()
 
     def train(self) -> None:

@@ -130,6 +130,12 @@ def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Cal
     assert measure_row(replace(NO_3D, start="none", procedural=1), draw, recipe=recipe)
     assert [trained] == list((workplace / "runs" / "priors").glob("*"))
     assert trained.stat().st_mtime_ns == before
+    # Slices shown without their neighbours need a training of their own.
+    assert measure_row(replace(row, method="alone", slice_context=0), draw, recipe=recipe)
+    assert len(list((workplace / "runs" / "priors").glob("*"))) == 2
+    alone = json.loads(path.with_name("alone_draw1_development.json").read_text())
+    assert alone["settings"]["slice_context"] == 0
+    assert "slice_context" not in content["settings"]
 
 
 def test_a_unit_is_measured_anew_when_its_settings_or_cases_change(workplace: Path) -> None:

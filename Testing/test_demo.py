@@ -55,7 +55,7 @@ def test_the_demo_finds_all_organs_without_network(
     with Image.open(folder / "preview.png") as picture:
         picture.verify()
     # A little less than was measured: arithmetic differs a little from one processor to the next.
-    assert np.mean(scores) > 0.88
+    assert np.mean(scores) > 0.9
 
 
 def test_no_weights_were_trained_on_the_volume_of_the_demo() -> None:

@@ -119,7 +119,7 @@ def clicked(installed: Installed) -> Clicked:
 
 
 def test_one_click_finds_the_organs(clicked: Clicked) -> None:
-    assert np.mean(list(clicked.dice.values())) > 0.88, clicked.dice
+    assert np.mean(list(clicked.dice.values())) > 0.9, clicked.dice
 
 
 def test_what_was_found_is_told(clicked: Clicked) -> None:

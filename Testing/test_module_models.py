@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import module_host
+import pytest
 from module_host import (
     PATIENCE_S,
     Installed,
@@ -16,6 +20,7 @@ from module_host import (
     scene_nodes,
     small_volume,
 )
+from test_downloads import FileHandler, FileServer
 
 pytest_plugins = ["slicer_host.fixtures"]
 pytestmark = module_host.pytestmark
@@ -99,3 +104,102 @@ def test_the_models_dialog_lists_imports_and_removes(
     installed.host.wait_until(lambda: not dialog._busy, PATIENCE_S)
     assert "no file" in dialog.notes.text
     dialog.onClose()
+
+
+class HaltingServer(FileServer):
+    """Sends the first half of a file, and the rest only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.RequestHandlerClass = HaltingHandler
+        self.content = bytes(8_000_000)
+        self.goes_on = threading.Event()
+
+
+class HaltingHandler(FileHandler):
+    server: HaltingServer
+
+    def do_GET(self) -> None:  # noqa: N802
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        content = self.server.content
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        try:
+            middle = max(start, len(content) // 2)
+            self.wfile.write(content[start:middle])
+            self.server.goes_on.wait(PATIENCE_S)
+            self.wfile.write(content[middle:])
+        except OSError:
+            pass  # whoever downloads has gone
+
+
+@contextmanager
+def weights_from(server: FileServer, installed: Installed) -> Iterator[str]:
+    """Within it, one of Meta's checkpoints comes from a server of the test; gives its title."""
+    path = installed.folder / "Resources" / "Weights" / "catalogue.json"
+    good = path.read_text(encoding="utf-8")
+    catalogue = json.loads(good)
+    entry = next(each for each in catalogue["weights"] if each["name"] == "sam2.1_small")
+    entry["url"] = server.url("/file")
+    entry["bytes"] = len(server.content)
+    entry["sha256"] = hashlib.sha256(server.content).hexdigest()
+    path.write_text(json.dumps(catalogue), encoding="utf-8")
+    try:
+        yield entry["title"]
+    finally:
+        path.write_text(good, encoding="utf-8")
+
+
+def test_a_download_shows_its_progress_can_be_stopped_and_goes_on(
+    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import qt
+    from slicer_host.dialogs import answering
+
+    monkeypatch.setenv("no_proxy", "*")
+    asked: list[str] = []
+
+    def agree(_what: str, text: str, _box: Any) -> Any:
+        asked.append(text)
+        return qt.QMessageBox.Ok
+
+    def state(row: int) -> str:
+        return str(dialog.table.item(row, 2).text())
+
+    with HaltingServer() as server, weights_from(server, installed) as title:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        panel.ui.modelsButton.click()
+        dialog = panel._dialog
+        row = next(n for n in range(dialog.table.rowCount) if dialog.table.item(n, 0).text() == title)
+        dialog.table.selectRow(row)
+        installed.host.set_testing(False)
+        with answering(agree):
+            dialog.downloadButton.click()
+            installed.host.wait_until(lambda: 0 < dialog.progressBar.value < 100, PATIENCE_S)
+            assert "Downloading" in dialog.notes.text
+            assert "of 8 MB" in dialog.notes.text
+            assert dialog.downloadButton.text == "Stop download"
+            assert not dialog.removeButton.enabled
+            dialog.downloadButton.click()
+            assert "goes on from here" in dialog.notes.text
+            assert installed.processes() == []
+            assert state(row) == "not downloaded"
+            server.goes_on.set()
+            dialog.table.selectRow(row)
+            dialog.downloadButton.click()
+            installed.host.wait_until(lambda: not dialog._busy, PATIENCE_S)
+            assert "is ready" in dialog.notes.text
+            assert state(row) == "downloaded"
+            assert server.ranges[0] is None
+            assert server.ranges[-1] is not None
+            assert "Licence: Apache-2.0" in asked[0]
+            dialog.table.selectRow(row)
+            dialog.removeButton.click()
+            assert state(row) == "not downloaded"
+        installed.host.set_testing(True)
+        dialog.onClose()
+        server.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,13 @@ class OwnPython:
                 yield
         finally:
             self.host.set_testing(True)
+
+
+def restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if Slicer were another process now."""
+    from DiffuSAMSegmentLib import installer
+
+    monkeypatch.setattr(installer, "_process", lambda: os.getpid() + 1)
 
 
 @pytest.fixture
@@ -125,24 +133,10 @@ def test_pytorch_comes_through_its_own_extension(panel: Any, own_python: OwnPyth
     assert own_python.pip == []
 
 
-def test_an_installation_goes_on_after_the_restart(
-    installed: Installed, panel: Any, own_python: OwnPython
-) -> None:
-    import qt
-    from slicer_host.packaging import pretending_missing
-
-    qt.QSettings().setValue("DiffuSAMSegment/InstallationPending", True)
-    assert panel._installer.pending()
-    installed.host.leave(NAME)
-    with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"):
-        installed.host.enter(NAME)
-        installed.host.wait_until(lambda: not panel._installer.pending(), 5)
-    assert own_python.missing == set()
-
-
 def test_an_installation_that_a_restart_cuts_off_goes_on(
-    installed: Installed, panel: Any, own_python: OwnPython
+    installed: Installed, panel: Any, own_python: OwnPython, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The user has agreed to it already, and is not asked again; before the restart it does not go on."""
     import qt
     from slicer_host.packaging import pretending_missing
 
@@ -150,19 +144,22 @@ def test_an_installation_that_a_restart_cuts_off_goes_on(
         """The application goes while pip is at work."""
 
     def cut_off(_arguments: list[str], _options: dict[str, Any]) -> None:
-        assert panel._installer.pending()
         raise Quit
 
     install, own_python.install = own_python.install, cut_off  # type: ignore[method-assign]
     with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"), pytest.raises(Quit):
         panel._installer.ensure()
+    assert not panel._installer.pending()
+    restart(monkeypatch)
     assert panel._installer.pending()
     own_python.install = install  # type: ignore[method-assign]
+    own_python.asked.clear()
     installed.host.leave(NAME)
-    with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"):
+    with own_python.user_says(qt.QMessageBox.Cancel), pretending_missing("tqdm"):
         installed.host.enter(NAME)
         installed.host.wait_until(lambda: not panel._installer.pending(), 5)
     assert own_python.missing == set()
+    assert own_python.asked == []
 
 
 def test_an_installation_that_fails_is_not_taken_up_by_itself(panel: Any, own_python: OwnPython) -> None:
@@ -216,6 +213,8 @@ def test_the_whole_installation_from_the_first_click(
         assert own_python.pip == []
         assert "restart" in panel.ui.statusLabel.text
         # The application comes back with the extension.
+        assert not panel._installer.pending()
+        restart(monkeypatch)
         assert panel._installer.pending()
         host.leave(NAME)
         monkeypatch.setattr(slicer.modules, "pytorchutils", object(), raising=False)
@@ -223,6 +222,7 @@ def test_the_whole_installation_from_the_first_click(
         with pretending_missing("tqdm"):
             host.enter(NAME)
             host.wait_until(lambda: not panel._installer.pending(), 5)
+    assert len(texts) == 2
     host.set_testing(True)
     assert wanted == [{"askConfirmation": False, "torchVersionRequirement": ">=2.5.1"}]
     assert own_python.missing == set()

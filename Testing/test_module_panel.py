@@ -9,7 +9,9 @@ import pytest
 from module_host import (
     NAME,
     ORGANS,
+    PATIENCE_S,
     ROOT,
+    Installed,
     add_volume,
     small_volume,
 )
@@ -95,6 +97,74 @@ def test_a_disabled_button_says_what_is_missing(panel: Any) -> None:
     assert ui.segmentButton.enabled
     assert not ui.show3DButton.enabled
     assert ui.show3DButton.toolTip
+
+
+def test_while_a_run_is_on_all_that_is_disabled_says_so(installed: Installed, panel: Any) -> None:
+    ui = panel.ui
+    panel._parameterNode.inputVolume = small_volume()
+    names = ("inputSelector", "modelsButton", "allOrgansButton", "resetButton", "deviceComboBox")
+    before = [getattr(ui, name).toolTip for name in names]
+    ui.segmentButton.click()
+    installed.host.wait_until(lambda: ui.progressBar.value >= 50 or not panel.logic.running, PATIENCE_S)
+    assert panel.logic.running
+    assert {getattr(ui, name).toolTip for name in names} == {"Stop the run first."}
+    assert not ui.modelsButton.enabled
+    assert not ui.show3DButton.enabled
+    assert "end of the run" in ui.show3DButton.toolTip
+    ui.segmentButton.click()
+    assert [getattr(ui, name).toolTip for name in names] == before
+    assert ui.modelsButton.enabled
+
+
+def test_an_image_that_comes_later_is_noticed(panel: Any) -> None:
+    import slicer
+
+    patient = small_volume()
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "later")
+    panel._parameterNode.inputVolume = empty
+    assert not panel.ui.segmentButton.enabled
+    slicer.util.updateVolumeFromArray(empty, slicer.util.arrayFromVolume(patient))
+    assert panel.ui.segmentButton.enabled
+    assert "CT" in panel.ui.modalityGuessLabel.text
+
+
+def test_a_label_map_is_not_taken_for_the_input(installed: Installed, panel: Any) -> None:
+    import slicer
+
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    installed.host.leave(module_host.NAME)
+    installed.host.enter(module_host.NAME)
+    assert panel._parameterNode.inputVolume is None
+    volume = small_volume()
+    installed.host.leave(module_host.NAME)
+    installed.host.enter(module_host.NAME)
+    assert panel._parameterNode.inputVolume is volume
+
+
+def test_the_licence_of_the_bundled_model_is_asked_about_once(installed: Installed, panel: Any) -> None:
+    import qt
+    from slicer_host.dialogs import answering
+
+    panel._parameterNode.inputVolume = small_volume()
+    texts: list[str] = []
+
+    def press(answer: Any) -> None:
+        with answering(lambda _what, text, _box: texts.append(text) or answer):
+            panel.ui.segmentButton.click()
+
+    installed.host.set_testing(False)
+    try:
+        press(qt.QMessageBox.Cancel)
+        assert not panel.logic.running
+        assert "not accepted" in panel.ui.statusLabel.text
+        for _press in range(2):
+            press(qt.QMessageBox.Ok)
+            assert panel.logic.running
+            panel.ui.segmentButton.click()
+    finally:
+        installed.host.set_testing(True)
+    assert len(texts) == 2
+    assert "Research" in texts[0]
 
 
 def test_a_prior_shows_its_card(panel: Any) -> None:

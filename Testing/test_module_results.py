@@ -142,13 +142,13 @@ def test_a_script_may_go_on_while_organs_appear(installed: Installed, logic: Any
     assert [organ["name"] for organ in report_of(segmentation)["organs"]] == ["liver"]
 
 
-def test_the_batch_example_of_the_page_works(
+def test_the_batch_example_of_the_readme_works(
     installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import slicer
 
-    page = (ROOT / "Docs" / "slicer-module.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "slicer" in text)
     images, results = tmp_path / "images", tmp_path / "results"
     images.mkdir()
     results.mkdir()

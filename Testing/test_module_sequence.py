@@ -91,6 +91,37 @@ def test_stop_in_a_sequence_leaves_nothing(installed: Installed, panel: Any) -> 
     assert browser.GetSelectedItemNumber() == 0
 
 
+def test_stop_in_a_sequence_brings_an_existing_segmentation_back(installed: Installed, panel: Any) -> None:
+    import slicer
+
+    _browser, volume = add_sequence()
+    segmentation = panel.logic.segment(volume, organs=["liver"], device="cpu")
+    mask = np.zeros((10, 96, 96), np.uint8)
+    mask[4:6, 30:50, 30:60] = 1
+    content = segmentation.GetSegmentation()
+    tumour = content.AddEmptySegment("tumour", "tumour")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, tumour, volume)
+    segmentation.GetDisplayNode().SetSegmentVisibility(tumour, False)
+    report = report_of(segmentation)
+    liver = content.GetSegmentIdBySegmentName("liver")
+    before = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, liver, volume)
+    panel._parameterNode.inputVolume = volume
+    panel._parameterNode.outputSegmentation = segmentation
+    panel.ui.framesComboBox.currentIndex = 1
+    panel.ui.segmentButton.click()
+    installed.host.wait_until(lambda: panel._frame[0] == 1 or not panel.logic.running, PATIENCE_S)
+    assert panel.logic.running
+    panel.ui.segmentButton.click()
+    assert segment_names(segmentation) == ["liver", "tumour"]
+    assert report_of(segmentation) == report
+    for identifier, expected in ((liver, before), (tumour, mask)):
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+        np.testing.assert_array_equal(found, expected)
+    display = segmentation.GetDisplayNode()
+    assert display.GetSegmentVisibility(liver)
+    assert not display.GetSegmentVisibility(tumour)
+
+
 def test_an_edit_of_a_frame_outlives_another_frame(logic: Any) -> None:
     import slicer
 

@@ -81,13 +81,13 @@ class Installer:
 
     @staticmethod
     def pending() -> bool:
-        """Whether Slicer was restarted in the middle of an installation."""
-        return slicer.util.settingsValue(PENDING_KEY, False, converter=slicer.util.toBool)
+        """Whether Slicer was restarted in the middle of an installation, to which the user has agreed."""
+        return slicer.util.settingsValue(PENDING_KEY, 0, converter=int) not in (0, _process())
 
     @staticmethod
     def _remember() -> None:
         settings = qt.QSettings()
-        settings.setValue(PENDING_KEY, True)
+        settings.setValue(PENDING_KEY, _process())
         settings.sync()
 
     @staticmethod
@@ -194,6 +194,11 @@ class _PinnedConstraints:
 
     def __exit__(self, *_error: object) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def _process() -> int:
+    """Tells this run of Slicer from the one after a restart."""
+    return os.getpid()
 
 
 def _slicerPackaging():

@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from .parameter_node import DiffuSAMSegmentParameterNode, Modality
 from .priors import MODALITIES, PriorCard, dicomModality, guessModality
+from .volume_export import hasVoxels
 
 
 class ModalityChoice:
@@ -40,7 +41,7 @@ class ModalityChoice:
         self._label.toolTip = tip
 
     def _guessed(self, volumeNode) -> str:
-        if volumeNode is None or volumeNode.GetImageData() is None:
+        if not hasVoxels(volumeNode):
             return ""
         # Guessing looks at all voxels: once for each state of the volume.
         key = (volumeNode.GetID(), volumeNode.GetImageData().GetMTime())

@@ -64,7 +64,7 @@ class ModelsDialog:
             entry = weights.entry
             size = _("{size} MB").format(size=round(entry.bytes / 1e6))
             for column, text in enumerate(
-                (entry.title, entry.kind, _stateText(weights.status), size, entry.licence)
+                (entry.title, _kindText(entry.kind), _stateText(weights.status), size, entry.licence)
             ):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(f"{text}\n{entry.notes}".strip())
@@ -203,6 +203,10 @@ class ModelsDialog:
     def _onFinished(self, _result: int) -> None:
         self._process.end()
         self._busy = False
+
+
+def _kindText(kind: str) -> str:
+    return {"backbone": _("backbone"), "prior": _("prior")}[kind]
 
 
 def _stateText(status: str) -> str:

@@ -18,6 +18,7 @@ MODALITIES = ("CT", "MR")
 class PriorCard:
     """What the panel shows of a prior; `problem` is empty for one that can be used.
 
+    :param bundled: whether it comes with the extension
     :param source: where its file comes from
     :param origin: when and from how many cases it was made
     """
@@ -31,6 +32,7 @@ class PriorCard:
     origin: str
     backbone: str
     problem: str = ""
+    bundled: bool = False
 
     def html(self) -> str:
         """As rich text, one row for each fact."""
@@ -91,6 +93,7 @@ def priorCards() -> list[PriorCard]:
                 origin,
                 backbone,
                 problem,
+                bundled=weights.status == "bundled",
             )
         )
     return cards

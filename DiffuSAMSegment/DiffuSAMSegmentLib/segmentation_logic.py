@@ -8,6 +8,7 @@ from .errors import SegmentationError
 from .priors import guessModality
 from .segmentation_run import RunListener, RunSettings, SegmentationRun
 from .sequence_run import SequenceRun
+from .volume_export import hasVoxels
 
 
 class SegmentationLogic:
@@ -57,8 +58,7 @@ class SegmentationLogic:
         settings = RunSettings(
             prior=prior,
             organs=tuple(organs) if organs is not None else None,
-            modality=modality
-            or (guessModality(volumeNode) if volumeNode and volumeNode.GetImageData() else None),
+            modality=modality or (guessModality(volumeNode) if hasVoxels(volumeNode) else None),
             device=device,
             samples=samples,
             seed=seed,

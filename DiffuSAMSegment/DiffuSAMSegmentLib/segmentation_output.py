@@ -9,6 +9,7 @@ import vtk
 from slicer.i18n import tr as _
 
 ORGAN_TAG = "DiffuSAM.Organ"
+VOLUME_TAG = "DiffuSAM.Volume"
 REPORT_ATTRIBUTE = "DiffuSAM.Report"
 PARTIAL_ATTRIBUTE = "DiffuSAM.Partial"
 
@@ -16,8 +17,8 @@ PARTIAL_ATTRIBUTE = "DiffuSAM.Partial"
 class SegmentationOutput:
     """One shared-layer label map with a segment for each organ, in a new or an existing segmentation node.
 
-    Segments that are already in the node stay as they are, except that those which an earlier run made of the
-    same organs give way once the new ones are complete.
+    Segments that are already in the node stay as they are, except that those which an earlier run found of the
+    same organs in the same volume give way once the new ones are complete.
 
     :param volumeNode: the volume that is segmented
     :param segmentationNode: None makes a new node
@@ -58,7 +59,10 @@ class SegmentationOutput:
             # Otherwise every slice that appears would rebuild all surfaces.
             self.node.RemoveClosedSurfaceRepresentation()
         names = {organ.name for organ in self._organs}
-        self._replaced = [i for i in _segmentIDs(self.node) if _tag(segmentation.GetSegment(i)) in names]
+        for identifier in segmentIDs(self.node):
+            segment = segmentation.GetSegment(identifier)
+            if _tag(segment, ORGAN_TAG) in names and _tag(segment, VOLUME_TAG) == self._volumeNode.GetID():
+                self._replaced.append(identifier)
         self._hidden = [i for i in self._replaced if self._display().GetSegmentVisibility(i)]
         for identifier in self._hidden:
             self._display().SetSegmentVisibility(identifier, False)
@@ -70,6 +74,7 @@ class SegmentationOutput:
             segment.SetLabelValue(organ.value)
             segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), organ.terminology)
             segment.SetTag(ORGAN_TAG, organ.name)
+            segment.SetTag(VOLUME_TAG, self._volumeNode.GetID())
             segment.AddRepresentation(_binary(), self._image)
             identifier = segmentation.GenerateUniqueSegmentID(organ.name.replace(" ", "_"))
             segmentation.AddSegment(segment, identifier)
@@ -92,14 +97,16 @@ class SegmentationOutput:
         :param labels: array (z, y, x) on the volume's grid
         :param report: the run report as JSON
         """
+        absent = [identifier for value, identifier in self._ids.items() if not (labels == value).any()]
         self._array[:] = labels
         self._image.Modified()
         segmentation = self.node.GetSegmentation()
         for identifier in self._replaced:
             _removeSegment(segmentation, identifier)
-        for value, identifier in self._ids.items():
-            if not (labels == value).any():
-                segmentation.RemoveSegment(identifier)
+        for identifier in absent:
+            segmentation.RemoveSegment(identifier)
+        if volumeOf(self.node) is None:
+            self.node.SetReferenceImageGeometryParameterFromVolumeNode(self._volumeNode)
         self._restoreSurface()
         self.node.SetAttribute(REPORT_ATTRIBUTE, report)
         self.node.RemoveAttribute(PARTIAL_ATTRIBUTE)
@@ -165,6 +172,21 @@ class SegmentationOutput:
             self.node.CreateClosedSurfaceRepresentation()
 
 
+def volumeOf(segmentationNode):
+    """The volume on whose grid a segmentation is, or None."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    return segmentationNode.GetNodeReference(role)
+
+
+def outputFor(volumeNode):
+    """The newest segmentation that a run made of a volume, or None."""
+    if volumeNode is None:
+        return None
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    own = [node for node in nodes if node.GetAttribute(REPORT_ATTRIBUTE) and volumeOf(node) is volumeNode]
+    return own[-1] if own else None
+
+
 def exists(node) -> bool:
     """Whether a node is still in the scene."""
     return node is not None and bool(slicer.mrmlScene.IsNodePresent(node))
@@ -179,11 +201,14 @@ def removeNode(node) -> None:
 
 
 def reportOf(segmentationNode) -> dict | None:
-    """The run report that a segmentation carries."""
+    """The run report that a segmentation carries; None also for one that a scene's file has damaged."""
     import json
 
     text = segmentationNode.GetAttribute(REPORT_ATTRIBUTE) if segmentationNode is not None else None
-    return json.loads(text) if text else None
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
 
 
 def shape(volumeNode) -> tuple[int, int, int]:
@@ -207,14 +232,14 @@ def _surface() -> str:
     return slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
 
 
-def _segmentIDs(node) -> list[str]:
+def segmentIDs(node) -> list[str]:
     segmentation = node.GetSegmentation()
     return [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
 
 
-def _tag(segment) -> str:
+def _tag(segment, name: str) -> str:
     value = vtk.mutable("")
-    return str(value) if segment.GetTag(ORGAN_TAG, value) else ""
+    return str(value) if segment.GetTag(name, value) else ""
 
 
 def _removeSegment(segmentation, identifier: str) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from .errors import SegmentationError, hintOf, withNames
+from .errors import SegmentationError, hintOf, unforeseen, withNames
 from .library import addLibraryToPath
 from .segmentation_output import SegmentationOutput, exists, openLabels, shape
 from .temporary_folder import makeTemporaryFolder
-from .volume_export import exportVolume
+from .volume_export import exportVolume, hasVoxels
 from .worker_process import WorkerProcess
 
 REFRESH_MS = 150
@@ -109,7 +109,7 @@ class SegmentationRun:
         # Slices are drawn in bundles: each drawing costs the same, however much changed.
         self._timer = qt.QTimer()
         self._timer.setInterval(REFRESH_MS)
-        self._timer.connect("timeout()", self._refresh)
+        self._timer.connect("timeout()", self._refreshOrFail)
         self._timer.start()
 
     def _job(self) -> dict:
@@ -140,15 +140,17 @@ class SegmentationRun:
         elif kind == "slice":
             self._boxes.append(event["box"])
         elif kind == "done":
-            self._finish(event["report"])
+            try:
+                self._finish(event["report"])
+            except Exception as error:  # nobody above would tell the user
+                self._fail(unforeseen(error))
         elif kind == "error":
             if event["code"] not in KEEPS_PROCESS:
                 # Memory is freed, and packages that are installed meanwhile are seen, by a new process only.
                 self.process.end()
             message = withNames(event["message"], {self._job()["image"]: self.volumeNode.GetName()})
-            self._end(keepPartial=False)
             hint = hintOf(event["code"], event["hint"])
-            self.listener.failed(SegmentationError(message, hint, event["code"]))
+            self._fail(SegmentationError(message, hint, event["code"]))
 
     def stop(self, keepPartial: bool = False) -> None:
         """Ends the child process and puts the scene back, or keeps what was found so far."""
@@ -158,6 +160,13 @@ class SegmentationRun:
             if keepPartial:
                 self._refresh()
             self._end(keepPartial)
+
+    def _refreshOrFail(self) -> None:
+        try:
+            self._refresh()
+        except Exception as error:  # a timer has nobody above it
+            self.process.end()
+            self._fail(unforeseen(error))
 
     def _refresh(self) -> None:
         if not self._boxes or not exists(self.segmentationNode):
@@ -175,6 +184,10 @@ class SegmentationRun:
         self._removeFolder()
         self.listener.progress("write", 1, 1)
         self.listener.finished(self.segmentationNode)
+
+    def _fail(self, error: SegmentationError) -> None:
+        self._end(keepPartial=False)
+        self.listener.failed(error)
 
     def _end(self, keepPartial: bool) -> None:
         if self.ended:
@@ -219,7 +232,7 @@ def organsOf(prior: str, wanted: tuple[str, ...] | None) -> list:
 
 
 def _requireVolume(volumeNode) -> None:
-    if volumeNode is None or volumeNode.GetImageData() is None:
+    if not hasVoxels(volumeNode):
         raise SegmentationError(_("The input volume is empty."), _("Load a CT or MR volume."))
     if volumeNode.GetImageData().GetNumberOfScalarComponents() != 1:
         message = _("{volume} is a colour or vector volume.").format(volume=volumeNode.GetName())

@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from .errors import SegmentationError, unforeseen
 from .segmentation_output import exists, removeNode
 from .segmentation_run import RunListener, RunSettings, SegmentationRun
+from .segmentation_snapshot import SegmentationSnapshot
 from .worker_process import WorkerProcess
 
 
@@ -43,7 +44,10 @@ class SequenceRun:
         self._onFrame = onFrame
         self._browser = browserOf(volumeNode)
         self.segmentationNode = segmentationNode if browserOf(segmentationNode) is None else None
-        self._created = self.segmentationNode is None
+        # Each frame replaces what an earlier one left in the node; to be undone, all of it is needed.
+        self._before = (
+            SegmentationSnapshot(self.segmentationNode) if self.segmentationNode is not None else None
+        )
         self._run: SegmentationRun | None = None
         self.ended = False
         self.stopped = False
@@ -132,7 +136,9 @@ class SequenceRun:
         if not exists(self._browser):
             return  # the scene is being closed
         slicer.mrmlScene.RemoveNode(self._sequence)
-        if self._created and exists(self.segmentationNode):
+        if self._before is not None:
+            self._before.restore()
+        elif exists(self.segmentationNode):
             removeNode(self.segmentationNode)
         self._show()
 

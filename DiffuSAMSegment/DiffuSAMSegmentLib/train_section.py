@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError, unforeseen
-from .panel_parts import OrganList
+from .panel_parts import Lock, OrganList
 from .priors import PriorCard
 from .progress_text import stageText, timeText
 from .training_cases import CaseTable
@@ -68,6 +68,7 @@ class TrainSection:
         self._updating = False
         self._cases = CaseTable(ui.trainCasesTable, self._onCasesChanged)
         self._organs = OrganList(ui.trainOrganList, self._onOrgansChanged)
+        self._lock = Lock([ui.trainChoices], _("Stop the training first."))
         ui.addCaseButton.connect("clicked(bool)", lambda _checked=False: self._cases.addCase())
         ui.removeCaseButton.connect("clicked(bool)", lambda _checked=False: self._cases.removeCase())
         ui.trainStartComboBox.connect("currentIndexChanged(int)", self._onStartChanged)
@@ -275,8 +276,7 @@ class TrainSection:
 
     def _showRunning(self) -> None:
         ui = self._ui
-        ui.trainChoices.enabled = False
-        ui.trainChoices.toolTip = _("Stop the training first.")
+        self._lock.close()
         ui.trainButton.visible = False
         ui.keepTrainingButton.visible = True
         ui.keepTrainingButton.enabled = False
@@ -295,8 +295,7 @@ class TrainSection:
 
     def _showIdle(self, text: str) -> None:
         ui = self._ui
-        ui.trainChoices.enabled = True
-        ui.trainChoices.toolTip = ""
+        self._lock.open()
         ui.trainButton.visible = True
         ui.keepTrainingButton.visible = False
         ui.stopTrainingButton.visible = False

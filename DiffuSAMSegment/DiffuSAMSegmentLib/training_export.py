@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from .errors import SegmentationError
 from .priors import guessModality
 from .segmentation_output import exists
-from .volume_export import exportOnGrid, exportVolume
+from .volume_export import exportOnGrid, exportVolume, hasVoxels
 
 MOST_ORGANS = 255
 
@@ -102,7 +102,7 @@ def _whyNotCase(case: TrainingCase, number: int) -> str:
     if not exists(volumeNode):
         return _("Choose the volume of row {number}, or remove the row.").format(number=number)
     name = volumeNode.GetName()
-    if volumeNode.GetImageData() is None:
+    if not hasVoxels(volumeNode):
         return _("The volume {volume} is empty; load a CT or MR volume.").format(volume=name)
     if volumeNode.GetImageData().GetNumberOfScalarComponents() != 1:
         return _("{volume} is a colour or vector volume; choose a greyscale one.").format(volume=name)

@@ -22,6 +22,12 @@ _NRRD_TYPES = {
 }
 
 
+def hasVoxels(volumeNode) -> bool:
+    """Whether a volume has its image already: nodes may be in the scene before."""
+    image = volumeNode.GetImageData() if volumeNode is not None else None
+    return image is not None and image.GetPointData().GetScalars() is not None
+
+
 def exportVolume(volumeNode: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
     """Writes an uncompressed NRRD whose voxels lie exactly as in the node.
 

@@ -26,6 +26,7 @@ def _chained(**changes: object) -> SegmentOptions:
 
 
 NO_3D = PriorRow("no_3d", "no 3D", options=_chained(three_d=False))
+SLICE_BY_SLICE = replace(NO_3D.options, clean=False)
 # Options of segmenting: any prior can show what they do.
 INFERENCE = (
     NO_3D,
@@ -47,6 +48,7 @@ INFERENCE = (
     ),
     PriorRow("no_refine", "outlines not refined", options=replace(BASE, refine=False)),
     PriorRow("no_clean", "no clean-up", options=replace(BASE, clean=False)),
+    PriorRow("no_3d_no_clean", "no 3D, no clean-up", options=SLICE_BY_SLICE),
 )
 # Of protocol D only, whose voxels are cubes.
 AXIAL_ONLY = PriorRow(
@@ -60,6 +62,9 @@ TRAINING = (
     PriorRow("anew", "begun with random weights, real cases alone", {"twins": 0}, start="none", procedural=0),
     PriorRow("true_latents", "true latents under the noise, not guesses", {"training.recycle": False}),
     PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
+    PriorRow("no_neighbours", "neighbours not in the channels, as in the paper", slice_context=0),
+    PriorRow("no_neighbours_no_3d", "that and no 3D", options=NO_3D.options, slice_context=0),
+    PriorRow("slices_alone", "that, no 3D and no clean-up", options=SLICE_BY_SLICE, slice_context=0),
     PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
     PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),
     PriorRow(

@@ -48,6 +48,8 @@ class PriorRow:
         adapt_minutes: How long the backbone is adapted to the training cases first; 0 keeps it frozen.
         start: What a training begins with instead of the protocol's prior: "none", or the file of a prior.
         procedural: How many procedural abdomens a training has besides its cases; None takes the protocol's number.
+        slice_context: How many neighbours on each side a slice is shown with, in training too; None takes the
+            backbone's own.
     """
 
     method: str
@@ -58,6 +60,7 @@ class PriorRow:
     adapt_minutes: float = 0.0
     start: str | None = None
     procedural: int | None = None
+    slice_context: int | None = None
 
 
 def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | None = None) -> bool:
@@ -86,6 +89,8 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         weights = {"backbone_sha256": backbone.sha256, "recipe": recipe.to_dict()}
         if row.adapt_minutes:
             weights["adapt_minutes"] = row.adapt_minutes
+        if row.slice_context is not None:
+            weights["slice_context"] = row.slice_context
         # An adapted backbone is another than the one that the protocol's prior was made for.
         start = "none" if row.adapt_minutes else row.start or job.start
         weights["start_sha256"] = start_sha256(start)
@@ -96,9 +101,10 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
             loaded = load_prior(prior)
         else:
             adapted = adapted_job(job, row.adapt_minutes) if row.adapt_minutes else job
-            loaded = load_prior(
-                trained_prior(adapted, recipe, start=start), backbone_path=adapted.backbone_file
-            )
+            path = trained_prior(adapted, recipe, start=start, slice_context=row.slice_context)
+            loaded = load_prior(path, backbone_path=adapted.backbone_file)
+            if row.slice_context is not None:
+                loaded.backbone.backbone.slice_context = row.slice_context
         return evaluate(loaded, job.evaluated_cases(), options=row.options), record_of(loaded)
 
     return unit.measure(work)
@@ -138,7 +144,7 @@ def start_sha256(start: str) -> str | None:
     return None if start == "none" else sha256_of(prior_path(start))
 
 
-def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
+def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | None = None) -> Path:
     """The prior of a recipe on the training cases of a draw, trained now unless it is there.
 
     Protocols with the same training cases share it, so that B takes A's priors unchanged. An interrupted training is
@@ -154,11 +160,13 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str) -> Path:
         "recipe": recipe.to_dict(),
         "start_sha256": start_sha256(start),
     }
+    network = loaded.backbone
+    if slice_context is not None:
+        settings["slice_context"] = network.slice_context = slice_context
     path = RUNS / "priors" / f"prior_{len(cases)}_volumes_{fingerprint(settings)[:16]}.safetensors"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    network = loaded.backbone
     stacks = [load_stack(case, organs=organs, size=network.image_size) for case in cases]
     planes = planes_to_learn(recipe.planes, [read_case(case)[0].geometry for case in cases])
     torch.manual_seed(recipe.training.seed)

@@ -37,6 +37,7 @@ def save_picture(
     centre: tuple[float, float, float] | None = None,
     caption: str = CAPTION,
     view_size: int = 420,
+    surfaces: bool = True,
     timeout: float = 300.0,
 ) -> Path:
     """Writes a .png of the scene's first volume and its segmentations in three slice views and 3D.
@@ -45,6 +46,7 @@ def save_picture(
         panel: a module's Python widget object, drawn to the left of the views.
         centre: RAS position in mm that the slices go through; by default the middle of what is segmented.
         view_size: width and height of each view in pixels.
+        surfaces: whether the 3D view shows the segmentations, as after *Show 3D*.
 
     Raises:
         RuntimeError: the rendering process failed; with what it printed.
@@ -54,7 +56,13 @@ def save_picture(
         folder = Path(name)
         if not host.scene.WriteToMRB(str(folder / "scene.mrb")):
             raise RuntimeError("The scene could not be saved.")
-        options = {"centre": centre, "caption": caption, "view_size": view_size, "panel": None}
+        options = {
+            "centre": centre,
+            "caption": caption,
+            "view_size": view_size,
+            "surfaces": surfaces,
+            "panel": None,
+        }
         if panel is not None:
             wanted = panel.parent.sizeHint()
             # A panel that is higher than the views would be scrolled in the application; here it is drawn smaller.
@@ -238,7 +246,8 @@ def _render(scene_file: str, picture_file: str, options: dict[str, Any]) -> None
     segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     for segmentation in segmentations:
         segmentation.CreateDefaultDisplayNodes()
-        segmentation.CreateClosedSurfaceRepresentation()
+        if options["surfaces"]:
+            segmentation.CreateClosedSurfaceRepresentation()
     views = _Views(host, options["view_size"])
     centre = tuple(options["centre"]) if options["centre"] else _middle(segmentations, volume)
     red, green, yellow = (views.slice_view(name, plane, volume, centre) for name, plane in _SLICES.items())

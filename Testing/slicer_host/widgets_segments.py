@@ -190,7 +190,7 @@ class qMRMLSegmentationShow3DButton(from_facts("qMRMLSegmentationShow3DButton", 
 
     def _update(self) -> None:
         node = state(self).node
-        self.enabled = bool(node and node.GetSegmentation().GetNumberOfSegments())
+        self.enabled = bool(node and not self.locked and node.GetSegmentation().GetNumberOfSegments())
         display = node.GetDisplayNode() if node else None
         contained = bool(node and node.GetSegmentation().ContainsRepresentation(self._surface()))
         self.checked = bool(contained and display and display.GetVisibility() and display.GetVisibility3D())
@@ -211,3 +211,4 @@ class qMRMLSegmentationShow3DButton(from_facts("qMRMLSegmentationShow3DButton", 
 
     def setLocked(self, locked: bool) -> None:
         self.locked = locked
+        self._update()

@@ -1,0 +1,44 @@
+"""What a segmentation node holds, to be put back when a run of several steps is stopped."""
+
+from __future__ import annotations
+
+import slicer
+
+from .segmentation_output import PARTIAL_ATTRIBUTE, REPORT_ATTRIBUTE, exists, segmentIDs, volumeOf
+
+_ATTRIBUTES = (REPORT_ATTRIBUTE, PARTIAL_ATTRIBUTE)
+
+
+class SegmentationSnapshot:
+    """A copy of the segments of a node, of whether each is shown, and of what runs noted in the node.
+
+    :param segmentationNode: stays as it is
+    """
+
+    def __init__(self, segmentationNode) -> None:
+        self._node = segmentationNode
+        self._segmentation = slicer.vtkSegmentation()
+        self._segmentation.DeepCopy(segmentationNode.GetSegmentation())
+        self._attributes = {name: segmentationNode.GetAttribute(name) for name in _ATTRIBUTES}
+        self._hasVolume = volumeOf(segmentationNode) is not None
+        display = segmentationNode.GetDisplayNode()
+        self._shown = {
+            identifier: display.GetSegmentVisibility(identifier)
+            for identifier in (segmentIDs(segmentationNode) if display is not None else ())
+        }
+
+    def restore(self) -> None:
+        """Puts everything back, if the node is still in the scene."""
+        if not exists(self._node):
+            return
+        self._node.GetSegmentation().DeepCopy(self._segmentation)
+        for identifier, shown in self._shown.items():
+            self._node.GetDisplayNode().SetSegmentVisibility(identifier, shown)
+        for name, value in self._attributes.items():
+            if value is None:
+                self._node.RemoveAttribute(name)
+            else:
+                self._node.SetAttribute(name, value)
+        if not self._hasVolume:
+            role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+            self._node.RemoveNodeReferenceIDs(role)
