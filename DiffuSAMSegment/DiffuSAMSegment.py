@@ -20,28 +20,25 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from DiffuSAMSegmentLib.errors import SegmentationError, unforeseen
+from DiffuSAMSegmentLib.errors import SegmentationError
 from DiffuSAMSegmentLib.installer import Installer, missingPackages
-from DiffuSAMSegmentLib.licence_consent import acceptsLicence
 from DiffuSAMSegmentLib.modality_choice import ModalityChoice
 from DiffuSAMSegmentLib.models_dialog import ModelsDialog
-from DiffuSAMSegmentLib.panel_parts import Lock, OrganList, ResultTable, prepareLog
+from DiffuSAMSegmentLib.panel_parts import OrganList, ResultTable, prepareLog
 from DiffuSAMSegmentLib.parameter_node import (
     Device,
     DiffuSAMSegmentParameterNode,
-    Frames,
     resetToDefaults,
 )
 from DiffuSAMSegmentLib.priors import PriorCard, priorCards
-from DiffuSAMSegmentLib.progress_text import RunProgress, timeText
+from DiffuSAMSegmentLib.run_section import RunSection, RunSectionCalls
 from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen, registerSampleData
 from DiffuSAMSegmentLib.segmentation_logic import SegmentationLogic
-from DiffuSAMSegmentLib.segmentation_output import exists, outputFor, reportOf
+from DiffuSAMSegmentLib.segmentation_output import outputFor, reportOf
 from DiffuSAMSegmentLib.segmentation_run import RunListener
 from DiffuSAMSegmentLib.sequence_run import browserOf
 from DiffuSAMSegmentLib.train_section import TrainSection, TrainSectionCalls
 from DiffuSAMSegmentLib.training_logic import TrainingLogic
-from DiffuSAMSegmentLib.volume_export import hasVoxels
 from DiffuSAMSegmentLib.worker_process import WorkerProcess
 
 OWN_PACKAGES = ("DiffuSAMSegmentLib", "DiffuSAMLib")
@@ -103,20 +100,20 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._organs = OrganList(self.ui.organList, self._onOrgansChanged)
         self._results = ResultTable(self.ui.resultTable)
         self._modality = ModalityChoice(self.ui.modalityGuessLabel)
-        sections = [
-            getattr(self.ui, f"{name}CollapsibleButton")
-            for name in ("inputs", "organs", "outputs", "advanced")
-        ]
-        self._lock = Lock(sections, _("Stop the run first."))
         prepareLog(self.ui.logText)
-        calls = TrainSectionCalls(
-            lambda: self._install(), self._appendLog, self._checkCanSegment, self._onTrained
+        runCalls = RunSectionCalls(
+            self._install,
+            self._appendLog,
+            self._card,
+            lambda: self._train.update(),
+            self._onParametersModified,
         )
-        self._train = TrainSection(self.ui, self.logic, calls)
+        self._run = RunSection(self.ui, self.logic, self._modality, runCalls)
+        trainCalls = TrainSectionCalls(self._install, self._appendLog, self._run.update, self._onTrained)
+        self._train = TrainSection(self.ui, self.logic, trainCalls)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.ui.segmentButton.connect("clicked(bool)", self.onSegmentButton)
         self.ui.modelsButton.connect("clicked(bool)", self.onModelsButton)
         self.ui.resetButton.connect("clicked(bool)", self.onResetButton)
         self.ui.allOrgansButton.connect("clicked(bool)", lambda _checked=False: self._organs.checkAll(True))
@@ -159,7 +156,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._observeVolume(None)
 
     def onSceneEndClose(self, _caller=None, _event=None) -> None:
-        self._showIdle("")
+        self._run.showIdle("")
         self._results.show(None)
         if self.parent.isEntered:
             self.initializeParameterNode()
@@ -182,47 +179,9 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             self._parameterNodeGuiTag = node.connectGui(self.ui)
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+            self._run.setParameterNode(node)
             self._train.setParameterNode(node)
             self._onParametersModified()
-
-    def onSegmentButton(self, _checked: bool = False) -> None:
-        """Segment organs, or Stop."""
-        if self.logic.running:
-            self._stop()
-            return
-        parameters = self._parameterNode
-        if not self._install():
-            return
-        if not acceptsLicence(self._card()):
-            self._showIdle(
-                _("The licence of the model was not accepted; choose another prior, or train one.")
-            )
-            return
-        skipped = parameters.skippedOrgans
-        organs = [name for name in self._card().organs if name not in skipped]
-        modality = self._modality.of(parameters)
-        self._progress = RunProgress()
-        self._frame = (0, 1)
-        self._showRunning()
-        self._appendLog(_("Started on {volume}.").format(volume=parameters.inputVolume.GetName()))
-        try:
-            segmentationNode = self.logic.segment(
-                parameters.inputVolume,
-                organs=organs,
-                segmentationNode=parameters.outputSegmentation,
-                prior=parameters.prior,
-                modality=modality,
-                device=parameters.device.value,
-                samples=parameters.quality.value,
-                allFrames=parameters.frames is Frames.ALL and browserOf(parameters.inputVolume) is not None,
-                wait=False,
-                listener=RunListener(self._onProgress, self._onFinished, self._onFailed),
-                onFrame=self._onFrame,
-            )
-            if self.logic.running:
-                parameters.outputSegmentation = segmentationNode
-        except Exception as error:  # whatever it is, the panel must be usable again
-            self._onFailed(unforeseen(error))
 
     def onModelsButton(self, _checked: bool = False) -> None:
         if self._dialog is None:
@@ -232,67 +191,14 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onResetButton(self, _checked: bool = False) -> None:
         resetToDefaults(self._parameterNode)
 
-    def _stop(self) -> None:
-        self.logic.stop(self._parameterNode.keepPartial)
-        kept = exists(self._parameterNode.outputSegmentation) and self._parameterNode.keepPartial
-        self._showIdle(_("Stopped; what was found so far was kept.") if kept else _("Stopped."))
-        self._appendLog(_("Stopped."))
-
     def _install(self, ask: bool = True) -> bool:
         """Whether the packages are there, if need be after an installation."""
         try:
             self._installer.ensure(ask)
         except SegmentationError as error:
-            self._onFailed(error)
+            self._run.fail(error)
             return False
         return True
-
-    def _onProgress(self, stage: str, done: int, total: int) -> None:
-        self._progress.take(stage, done, total)
-        frame, frames = self._frame
-        self.ui.progressBar.value = int((100 * frame + self._progress.percent) / frames)
-        text = self._progress.text(stage)
-        if frames > 1:
-            text = _("Frame {frame} of {frames}: {text}").format(frame=frame + 1, frames=frames, text=text)
-        self.ui.statusLabel.text = text
-
-    def _onFrame(self, frame: int, frames: int) -> None:
-        self._frame = (frame, frames)
-        self._progress = RunProgress()
-
-    def _onFinished(self, segmentationNode) -> None:
-        report = reportOf(segmentationNode)
-        found = sum(organ["present"] for organ in report["organs"])
-        text = _("{found} of {asked} organs found in {time}.").format(
-            found=found, asked=len(report["organs"]), time=timeText(self._progress.elapsed)
-        )
-        self._showIdle(text)
-        self._appendLog(text)
-        self._onParametersModified()
-
-    def _onFailed(self, error: SegmentationError) -> None:
-        self._showIdle(str(error))
-        self._appendLog(f"{error.code}: {error}")
-        logging.error("DiffuSAM Segment: %s", error)
-
-    def _showRunning(self) -> None:
-        self.ui.segmentButton.text = _("Stop")
-        self.ui.segmentButton.toolTip = _("End the computation; it takes a moment.")
-        self._train.update()
-        self.ui.progressBar.value = 0
-        self.ui.progressBar.visible = True
-        self.ui.statusLabel.text = _("Starting")
-        self._lock.close()
-        self._checkCanShow3D()
-
-    def _showIdle(self, text: str) -> None:
-        self.ui.segmentButton.text = _("Segment organs")
-        self.ui.progressBar.visible = False
-        self.ui.statusLabel.text = text
-        self._lock.open()
-        self._checkCanShow3D()
-        self._checkCanSegment()
-        self._train.update()
 
     def _appendLog(self, line: str) -> None:
         self.ui.logText.appendPlainText(line)
@@ -301,6 +207,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
         self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
         self._parameterNode = None
+        self._run.setParameterNode(None)
         self._train.setParameterNode(None)
 
     def _onParametersModified(self, _caller=None, _event=None) -> None:
@@ -313,7 +220,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showParameters()
         finally:
             self._updating = False
-        self._checkCanSegment()
+        self._run.update()
         self._train.update()
 
     def _onInputChanged(self) -> None:
@@ -348,39 +255,6 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         segmentationNode = self._parameterNode.outputSegmentation
         self._results.show(reportOf(segmentationNode))
         self.ui.show3DButton.setSegmentationNode(segmentationNode)
-        self._checkCanShow3D()
-
-    def _checkCanShow3D(self) -> None:
-        missing = ""
-        if self.logic.running:
-            # Surfaces of organs that still change would be made again with every slice.
-            missing = _("Wait for the end of the run, or stop it.")
-        elif self._parameterNode is None or self._parameterNode.outputSegmentation is None:
-            missing = _("Segment organs first.")
-        self.ui.show3DButton.setLocked(bool(missing))
-        self.ui.show3DButton.toolTip = missing or _("Show the organs in the 3D view.")
-
-    def _checkCanSegment(self) -> None:
-        if self.logic.running or self._parameterNode is None:
-            return
-        missing = self._whatIsMissing()
-        self.ui.segmentButton.enabled = not missing
-        self.ui.segmentButton.toolTip = missing or _("Find the checked organs in the volume.")
-
-    def _whatIsMissing(self) -> str:
-        volumeNode = self._parameterNode.inputVolume
-        card = self._card()
-        if self.logic.training:
-            return _("A prior is being trained; stop it, or wait for its end.")
-        if not hasVoxels(volumeNode):
-            return _("Choose an input volume.")
-        if card is None:
-            return _('Choose a prior; "Models..." lists what there is.')
-        if card.problem:
-            return card.problem
-        if all(name in self._parameterNode.skippedOrgans for name in card.organs):
-            return _("Check at least one organ.")
-        return ""
 
     def _card(self) -> PriorCard | None:
         return next((card for card in self._cards if card.name == self._parameterNode.prior), None)

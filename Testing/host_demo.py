@@ -152,13 +152,13 @@ class Demo:
             self.procedural()
             seen: list[str] = []
             self.panel.ui.segmentButton.click()
-            take = self.panel._progress.take
+            take = self.panel._run.progress.take
 
             def watch(name: str, *counts: int, take: Any = take, seen: list[str] = seen) -> None:
                 seen.append(name)
                 take(name, *counts)
 
-            self.panel._progress.take = watch
+            self.panel._run.progress.take = watch
             self.host.wait_until(
                 lambda stage=stage, seen=seen: stage in seen or not self.panel.logic.running, PATIENCE_S
             )

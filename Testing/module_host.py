@@ -177,8 +177,8 @@ def scene_nodes() -> list[str]:
 def wait_for_stage(installed: Installed, panel: Any, stage: str) -> None:
     """Until a run has reached a stage."""
     seen: list[str] = []
-    take = panel._progress.take
-    panel._progress.take = lambda name, done, total: (seen.append(name), take(name, done, total))
+    take = panel._run.progress.take
+    panel._run.progress.take = lambda name, done, total: (seen.append(name), take(name, done, total))
     installed.host.wait_until(lambda: stage in seen or not panel.logic.running, PATIENCE_S)
     assert panel.logic.running, panel.ui.statusLabel.text
 

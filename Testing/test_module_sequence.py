@@ -83,7 +83,7 @@ def test_stop_in_a_sequence_leaves_nothing(installed: Installed, panel: Any) -> 
     panel.ui.framesComboBox.currentIndex = 1
     before = scene_nodes()
     panel.ui.segmentButton.click()
-    installed.host.wait_until(lambda: panel._frame[0] == 1 or not panel.logic.running, PATIENCE_S)
+    installed.host.wait_until(lambda: panel._run.frame[0] == 1 or not panel.logic.running, PATIENCE_S)
     assert panel.logic.running
     panel.ui.segmentButton.click()
     assert installed.processes() == []
@@ -109,7 +109,7 @@ def test_stop_in_a_sequence_brings_an_existing_segmentation_back(installed: Inst
     panel._parameterNode.outputSegmentation = segmentation
     panel.ui.framesComboBox.currentIndex = 1
     panel.ui.segmentButton.click()
-    installed.host.wait_until(lambda: panel._frame[0] == 1 or not panel.logic.running, PATIENCE_S)
+    installed.host.wait_until(lambda: panel._run.frame[0] == 1 or not panel.logic.running, PATIENCE_S)
     assert panel.logic.running
     panel.ui.segmentButton.click()
     assert segment_names(segmentation) == ["liver", "tumour"]
