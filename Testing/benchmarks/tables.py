@@ -57,6 +57,9 @@ What to know before these figures are compared with others:
 - *Steps*: where noise was put on the true latents in training, 50 steps drew a sample of the memories that the outlines
   allow, and 1 or 2 steps came near their mean, which is the better memory (rows whose names begin with before_twins).
   Where it is put on the prior's own guesses, further steps keep to the first one.
+- *3D*: "no 3D" leaves equation 3 out, the chain of memories, as the paper's ablation does; the slice's neighbours stay in
+  its outer channels, and the clean-up still sees the volume. The paper's slices have neither. The ablations of A and B
+  have rows without these too; there a prior was trained on slices without neighbours, on a backbone pretrained with them.
 - *Three planes*: where they are joined (D), slices are not chained, so the rows with and without 3D are the same. D was
   measured with noise on true latents, begun with the bundled prior of before the twins.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
