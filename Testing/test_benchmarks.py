@@ -34,6 +34,7 @@ import tables  # noqa: E402
 import units  # noqa: E402
 from prior_rows import PriorRow, measure_row  # noqa: E402
 from protocols import PROTOCOLS, Job  # noqa: E402
+from rows import Summary  # noqa: E402
 from units import Unit  # noqa: E402
 
 SPLIT_NAME = "fewshot_ct_draw1"
@@ -257,3 +258,25 @@ def test_every_command_of_the_whole_run_names_a_script_and_known_protocols() -> 
             assert named
             assert named == options[: len(named)]
             assert part == "development" or not any(name.startswith("C") for name in named)
+
+
+def test_a_curve_joins_only_what_was_measured_on_the_same_draws() -> None:
+    """Draws differ more than settings do."""
+    pytest.importorskip("matplotlib")
+    import plots
+
+    def summary(**dice: float) -> Summary:
+        units = [
+            {"draw": int(draw[1:]), "cases": [{"name": "case", "scores": {"liver": {"dice": value}}}]}
+            for draw, value in dice.items()
+        ]
+        return Summary(tuple(units), 5)
+
+    methods = {"1": "steps_1", "2": "diffusam"}
+    found = {("A", "diffusam"): summary(d1=0.9, d2=0.5), ("A", "steps_1"): summary(d1=0.8)}
+    figure = plots.curve_plot(found, "steps", methods)
+    assert figure is not None
+    (curve,) = figure.axes[0].containers
+    assert list(curve.lines[0].get_ydata()) == [0.8, 0.9]
+    found["A", "steps_1"] = summary(d3=0.8)
+    assert plots.curve_plot(found, "steps", methods) is None

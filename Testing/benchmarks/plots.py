@@ -129,12 +129,15 @@ def ablations_plot(found: Summaries, protocol: str) -> Figure | None:
 
 
 def curve_plot(found: Summaries, label: str, methods: Mapping[str, str]) -> Figure | None:
-    """Mean Dice along a setting, one line a protocol, where at least two values were measured."""
+    """Mean Dice along a setting, one line a protocol, where at least two values were measured on the same draws."""
     lines = {}
     for protocol in PROTOCOLS:
         points = [(x, found[protocol, m]) for x, m in methods.items() if (protocol, m) in found]
-        if len(points) > 1:
-            lines[protocol] = points
+        drawn = [{unit["draw"] for unit in summary.units} for _, summary in points]
+        # Draws differ more than settings do: a line joins what was measured on the same ones.
+        common = set.intersection(*drawn) if drawn else set()
+        if len(points) > 1 and common:
+            lines[protocol] = [(x, summary.only(common)) for x, summary in points]
     if not lines:
         return None
     figure = Figure(figsize=(4, 3), layout="constrained")
