@@ -66,9 +66,9 @@ def case_name(path: Path) -> str:
 def pair_files(images: Path, labels: Path) -> CasePairs:
     """Pairs the images and label maps of two folders, or of one that holds both.
 
-    Names that are equal but for their endings go together first; then those that are equal but for what tells an
-    image or a label map: `liver_0000.nii.gz` with `liver.nii.gz`, `liver.nrrd` with `liver_label.nrrd`,
-    `liver-seg.nii.gz` or `liver.seg.nrrd`. An image may be a DICOM folder.
+    Names that are equal but for their endings go together first; then those where only the label map's name tells
+    what it is: `liver.nrrd` with `liver_label.nrrd`, `liver-seg.nii.gz` or `liver.seg.nrrd`; then those where the
+    image's name does too: `liver_0000.nii.gz` with `liver.nii.gz`. An image may be a DICOM folder.
 
     Raises:
         InputError: A folder is missing, or a file has two partners.
@@ -85,7 +85,12 @@ def pair_files(images: Path, labels: Path) -> CasePairs:
     else:
         image_files, label_files = _listed(images, folders=True), _listed(labels, folders=False)
     pairs = []
-    for image_keys, label_keys in ((case_name, case_name), (_image_key, _label_key)):
+    # The number in case_0001 looks like a channel: whole names of images are tried before shortened ones.
+    for image_keys, label_keys in (
+        (case_name, case_name),
+        (case_name, _label_key),
+        (_image_key, _label_key),
+    ):
         by_image = _grouped(image_files, image_keys)
         by_label = _grouped(label_files, label_keys)
         for key in [key for key in by_image if key in by_label]:

@@ -199,12 +199,13 @@ def import_file(path: Path, *, name: str | None = None) -> WeightsEntry:
     return _prior_entry(taken or target)
 
 
-def export_file(name: str, path: Path) -> Path:
+def export_file(name: str, path: str | Path) -> Path:
     """Copy weights to a file, after a check of their content.
 
     Args:
         name: A name of the catalogue, or of one of the user's own priors.
-        path: The file, or a folder to write it to.
+        path: The file, or a folder to write it to under its own name. A text that ends in a separator, and what has
+            no ending, is a folder, and is made if it is not there.
 
     Returns:
         The file.
@@ -216,11 +217,13 @@ def export_file(name: str, path: Path) -> Path:
     source = locate(name)
     if source.suffix == _PRIOR_SUFFIX and source.parent == prior_folder():
         verify_prior(source)
-    target = path / source.name if path.is_dir() else path
+    target = Path(path)
+    is_folder = target.is_dir() or not target.suffix or str(path).endswith(("/", os.sep))
+    if is_folder and not target.is_file():
+        target /= source.name
     if target.exists():
         raise OutputError(f"There is a file {target} already.", hint="Give another name, or remove it first.")
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
+    _copy(source, target)
     return target
 
 

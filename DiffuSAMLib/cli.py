@@ -239,12 +239,12 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> None:
         options=_segment_options(arguments),
     )
     if isinstance(progress, JsonProgress):
+        from .organ_names import chosen_organs
         from .prior_files import read_header
         from .weights import prior_path
 
-        wanted = request.options.organs
         known = [label.name for label in read_header(prior_path(request.prior)).labels]
-        names = [name for name in known if wanted is None or name in wanted]
+        names = chosen_organs(known, request.options.organs)
         report = segment_file(
             request,
             progress=progress,

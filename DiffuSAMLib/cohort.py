@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from .devices import choose_device
 from .errors import InputError, OutputError
 from .files import output_error, remove, require_writable, sha256_of
 from .json_values import to_json_value
+from .organ_names import chosen_organs
 from .prior_files import PriorHeader, read_header
 from .progress import Progress, ProgressEvent
 from .segment_file import SegmentRequest
@@ -36,6 +38,7 @@ from .weights import prior_path
 # A table of thousands of rows is not written for each of them.
 TABLE_SECONDS = 5.0
 HASHING_THREADS = 4
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,7 @@ def _organs(header: PriorHeader, options: SegmentOptions) -> list[str]:
     Raises:
         InputError: An option is out of range.
     """
-    known = [label.name for label in header.labels]
-    unknown = [name for name in options.organs or () if name not in known]
-    if unknown:
-        raise InputError(
-            f"This prior does not know {', '.join(unknown)}.", hint=f"It knows: {', '.join(known)}."
-        )
+    organs = chosen_organs([label.name for label in header.labels], options.organs)
     for name, value, largest in (
         ("sampling steps", options.steps, int(header.config.get("training_steps", 1000))),
         ("samples", options.samples, None),
@@ -159,7 +157,7 @@ def _organs(header: PriorHeader, options: SegmentOptions) -> list[str]:
             raise InputError(f"The number of {name} must be {limits}, not {value}.")
     if not 0 <= options.seed < 2**32:
         raise InputError(f"The seed must be 0 to {2**32 - 1}, not {options.seed}.")
-    return [name for name in known if options.organs is None or name in options.organs]
+    return organs
 
 
 class _Run:
@@ -296,7 +294,12 @@ class _Run:
             )
             ended += 1
             if time.monotonic() - self._written > TABLE_SECONDS:
-                self._write_table()
+                try:
+                    self._write_table()
+                except OutputError as error:
+                    # A spreadsheet may hold it, which is no reason to lose the other cases.
+                    logger.warning("%s It is written again later.", error.message)
+                    self._written = time.monotonic()
             if on_case is not None:
                 on_case(self.rows[index])
             if progress is not None:

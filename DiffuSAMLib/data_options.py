@@ -44,21 +44,28 @@ def cases_of(
 
     Args:
         arguments: With what `add_data_options` adds.
-        only: Names of the cases to take; None takes all.
+        only: Names of the cases to take; None takes all. Those that no --data folder has are looked for in --images.
         report: Told what matched and what did not.
 
     Raises:
-        InputError: There are none, or a folder, table or label map cannot be used.
+        InputError: There are none, one of `only` is nowhere, or a folder, table or label map cannot be used.
     """
     from .datasets import find_cases, read_dataset
     from .label_tables import label_names_from
 
+    if only is not None and not only:
+        raise InputError(
+            "The split file lists no case to take.", hint="Choose another part, or fill its list."
+        )
     cases = []
+    # Not yet found; None where all cases are taken.
+    wanted = only
     for folder in arguments.data:
         chosen = None
         if only is not None:
             there = {case.name for case in read_dataset(folder, modality=arguments.modality)}
             chosen = [name for name in only if name in there]
+            wanted = [name for name in wanted or () if name not in there]
         # A split may take nothing of one folder.
         if chosen != []:
             cases += read_dataset(folder, only=chosen, modality=arguments.modality, report=report)
@@ -66,13 +73,19 @@ def cases_of(
         if not (arguments.images and arguments.labels):
             raise InputError("--images and --labels belong together.", hint="Give both.")
         names = label_names_from(arguments.label_names) if arguments.label_names is not None else None
-        cases += find_cases(
-            arguments.images,
-            arguments.labels,
-            names,
-            only=only,
-            modality=arguments.modality,
-            report=report,
+        if wanted != []:
+            cases += find_cases(
+                arguments.images,
+                arguments.labels,
+                names,
+                only=wanted,
+                modality=arguments.modality,
+                report=report,
+            )
+    elif arguments.data and wanted:
+        raise InputError(
+            f"These cases of the split file are in no --data folder: {', '.join(wanted)}.",
+            hint="Correct their names there, or give the folder that has them.",
         )
     if not cases:
         raise InputError("There are no labelled cases.", hint="Give --images and --labels, or --data.")

@@ -16,6 +16,7 @@ from .case_pairs import case_name, pair_files
 from .errors import InputError
 from .label_tables import label_table, names_in_file
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
+from .organ_names import organ_key
 from .planes import Plane, to_plane
 from .slices import SliceGrid, as_channels
 from .volumes import Volume, normalise, read_volume
@@ -172,9 +173,10 @@ def to_stack(
     grid = SliceGrid.fit(order.geometry, size)
     stack = torch.from_numpy(np.ascontiguousarray(order.apply(normalise(volume))))
     table = np.zeros(256, np.uint8)
-    for value, organ in label_names.items():
-        if organ in organs:
-            table[value] = organs.index(organ) + 1
+    numbers = {organ_key(organ): number for number, organ in enumerate(organs, 1)}
+    named = {value: organ_key(organ) for value, organ in label_names.items()}
+    for value, key in named.items():
+        table[value] = numbers.get(key, 0)
     rows, columns = grid.pixel_share
     squares = (grid.to_slices(stack) * 255).round().clamp(0, 255).byte().numpy()
     return LabelledStack(
@@ -182,7 +184,7 @@ def to_stack(
         modality=volume.modality,
         slices=squares,
         labels=grid.labels_to_slices(table[order.apply(labels)]),
-        known=np.isin(np.array(organs), list(label_names.values())),
+        known=np.isin(np.array(list(numbers)), list(named.values())),
         spacing=(
             order.geometry.spacing[2],
             order.geometry.spacing[1] / rows,

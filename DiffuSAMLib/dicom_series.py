@@ -11,7 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .image_files import itk_message, quiet_itk
+from .image_files import itk_message, quiet_itk, read_header, require_single_frame
+from .reading_warnings import warn
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ NOT_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO",
 # SOP classes of CT and MR images, the enhanced ones too; stated in the first bytes of a file.
 CT_OR_MR_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.[24](?![0-9])")
 SPACING_TOLERANCE = 0.01
+# In slice distances: a wider gap is a missing slice.
+LARGEST_GAP = 1.5
 PARALLEL_TOLERANCE = 1e-3
 LARGEST_TILT_DEGREES = 1.0
 
@@ -43,19 +46,6 @@ class DicomSeries:
     def label(self) -> str:
         """What a message calls it; anonymised files may lack both description and UID."""
         return self.description or self.uid or Path(self.files[0]).parent.name
-
-
-def read_header(file: str) -> sitk.ImageFileReader:
-    """A reader that has read the header of one DICOM file.
-
-    Raises:
-        RuntimeError: SimpleITK cannot read it.
-    """
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    return reader
 
 
 def tag(reader: sitk.ImageFileReader, key: str) -> str:
@@ -148,11 +138,9 @@ def choose_series(found: list[DicomSeries], wanted: str | int | None) -> DicomSe
     if wanted is None:
         chosen = max(found, key=lambda series: len(series.files))
         if len(found) > 1:
-            log.warning(
-                "The folder holds %d series: %s. Using %s; --series chooses another.",
-                len(found),
-                listing,
-                chosen,
+            warn(
+                log,
+                f"The folder holds {len(found)} series: {listing}. Using {chosen}; --series chooses another.",
             )
         return chosen
     text = str(wanted).strip()
@@ -170,16 +158,18 @@ def choose_series(found: list[DicomSeries], wanted: str | int | None) -> DicomSe
 def read_series(series: DicomSeries) -> sitk.Image:
     """Read a series as a float32 volume, its slices spread evenly from the first to the last.
 
-    Slice distances that differ by more than 1 % are logged as a warning, not refused: the first and
-    last slice keep their place, those between are off by at most the irregularity.
+    Slice distances that differ by more than 1 % are told as a warning, which says how far that puts slices
+    off: the first and the last keep their place. A gap as of a missing slice is refused.
 
     Raises:
-        InputError: The files are damaged, of different sizes, not parallel, tilted against their
-            normal, or several share one position.
+        InputError: The files are damaged, multi-frame, of different sizes, not parallel, tilted against
+            their normal, several share one position, or one is missing.
     """
     try:
         with quiet_itk():
             headers = [read_header(file) for file in series.files]
+            for file, header in zip(series.files, headers, strict=True):
+                require_single_frame(header, Path(file))
             components = headers[0].GetNumberOfComponents()
             if components == 1 and len(headers) == 1:
                 return sitk.ReadImage(series.files[0], sitk.sitkFloat32)
@@ -221,7 +211,7 @@ def even_grid(series: DicomSeries, headers: list[sitk.ImageFileReader]) -> np.nd
     """
     name = f"The DICOM series '{series.label}'"
     sizes = {header.GetSize()[:2] for header in headers}
-    if len(sizes) > 1 or any(header.GetSize()[2:] not in {(), (1,)} for header in headers):
+    if len(sizes) > 1:
         raise InputError(
             f"{name} mixes images of different sizes.", hint="Choose another series, or export it alone."
         )
@@ -233,13 +223,15 @@ def even_grid(series: DicomSeries, headers: list[sitk.ImageFileReader]) -> np.nd
     origins = np.array([header.GetOrigin() for header in headers])
     steps = np.diff(origins, axis=0)
     distances = np.linalg.norm(steps, axis=1)
-    median = float(np.median(distances))
-    if distances.min() <= SPACING_TOLERANCE * median:
+    # The lower of the middle two, which a missing slice among three or four does not widen.
+    median = float(np.quantile(distances, 0.5, method="lower"))
+    across = directions[0][:, 2]
+    # Sorted here: files that share positions come in the order of their numbers, such as time point by time point.
+    if np.diff(np.sort(origins @ across)).min() <= SPACING_TOLERANCE * median:
         raise InputError(
             f"{name} holds several images at one position (time points or echoes?).",
             hint="Split it, and give one volume.",
         )
-    across = directions[0][:, 2]
     span = origins[-1] - origins[0]
     along = float(span @ across)
     # A series sorted against the normal is turned by reversing the normal, not the files.
@@ -250,15 +242,22 @@ def even_grid(series: DicomSeries, headers: list[sitk.ImageFileReader]) -> np.nd
             f"{name} was acquired with a gantry tilt of {tilt:.1f} degrees.",
             hint="Import it in 3D Slicer, harden its acquisition transform and save it as NIfTI or NRRD.",
         )
+    widest = int(distances.argmax())
+    if distances[widest] > LARGEST_GAP * median:
+        before, after = (Path(file).name for file in series.files[widest : widest + 2])
+        raise InputError(
+            f"{name} lacks slices: a gap of {distances[widest]:.3g} mm lies between its slices {widest + 1} and "
+            f"{widest + 2} ({before} and {after}), where others are {median:.3g} mm apart.",
+            hint="Export the series again with all its slices, or choose another series.",
+        )
     worst = int(np.abs(distances - median).argmax())
     if abs(distances[worst] - median) > SPACING_TOLERANCE * median:
-        log.warning(
-            "%s has uneven slice distances: %.3g mm between slices %d and %d, else %.3g mm; is one missing?",
-            name,
-            distances[worst],
-            worst + 1,
-            worst + 2,
-            median,
+        heights = (origins - origins[0]) @ across
+        off = float(np.abs(heights - np.linspace(0, heights[-1], len(heights))).max())
+        warn(
+            log,
+            f"{name} has uneven slice distances: {distances[worst]:.3g} mm between slices {worst + 1} and "
+            f"{worst + 2}, else {median:.3g} mm; spread evenly, slices are off by up to {off:.2g} mm.",
         )
     x, y = headers[0].GetSpacing()[:2]
     z = abs(along) / len(steps)

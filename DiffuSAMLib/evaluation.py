@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from .datasets import LabelledFiles
-from .errors import InputError
+from .errors import OutOfMemoryError
 from .files import atomic_path
 from .json_values import to_json_value
-from .labelmaps import check_same_grid, read_labelmap
 from .metrics import OrganScore, score_case
+from .organ_names import chosen_organs, organ_key
 from .progress import Progress, ProgressEvent
+from .scored_cases import check_scored_cases, naming_case, organs_by_label, read_scored_case
 from .segmenter import Segmenter, SegmentOptions
-from .splits import refuse_overlap
-from .volumes import Volume, read_volume
+from .volumes import Volume
 from .weights import LoadedPrior
 
 logger = logging.getLogger(__name__)
@@ -102,22 +102,38 @@ def evaluate(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Segments and scores cases; organs that the prior or the labels do not know are left out.
+    """Segments and scores cases; organs that the prior or the labels do not know are left out, with a warning.
 
     Raises:
-        InputError: A case was used to train the prior or its backbone, or shares no organ with the prior.
+        InputError: A case was used to train the prior or its backbone, shares no organ with the prior, or cannot be
+            scored; or the prior does not know an organ of the options.
     """
     options = options or SegmentOptions()
     segmenter = Segmenter(loaded.backbone.backbone, loaded.prior, device=device)
     known = loaded.prior.config.organs
-    organs = tuple(organ for organ in known if options.organs is None or organ in options.organs)
+    # The segmenter would refuse an unknown name too, but only when all cases are read.
+    organs = tuple(chosen_organs(known, options.organs))
+    _warn_of_unscored(cases, organs, known)
     return evaluate_by(
         lambda volume, _: segmenter.segment(volume, options).labels,
         cases,
-        organs=organs or known,
+        organs=organs,
         training_cases=loaded.training_cases,
+        training_images=loaded.header.training.get("image_digests", ()),
         progress=progress,
     )
+
+
+def _warn_of_unscored(cases: Sequence[LabelledFiles], organs: Sequence[str], known: Sequence[str]) -> None:
+    """Says which organs no label names, and which labels are no organs of the prior."""
+    labels = {organ_key(name): name for case in cases for name in case.label_names.values()}
+    unlabelled = [organ for organ in organs if organ_key(organ) not in labels]
+    if unlabelled:
+        logger.warning("Not scored, for no label has the name: %s.", ", ".join(unlabelled))
+    keys = {organ_key(organ) for organ in known}
+    unknown = [name.strip() or "(a label without a name)" for key, name in labels.items() if key not in keys]
+    if unknown:
+        logger.warning("Not scored, for the prior does not know them: %s.", ", ".join(unknown))
 
 
 def evaluate_by(
@@ -126,6 +142,7 @@ def evaluate_by(
     *,
     organs: Sequence[str],
     training_cases: Sequence[str],
+    training_images: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Evaluation:
     """Scores any way to segment; organs that the labels do not know are left out.
@@ -136,14 +153,22 @@ def evaluate_by(
         cases: To segment and score.
         organs: Names of the labels.
         training_cases: Every case that any weights in use have seen.
-        progress: Called at the start and after each case.
+        training_images: What `image_digest` gives for the images that they have seen, where that is known.
+        progress: Called at the start and after each case, first of the reading ("read"), then of the scoring.
 
     Raises:
-        InputError: A case is among the training cases, or its labels name none of the organs.
+        InputError: A case is among the training cases or has one of their images, its labels name none of the
+            organs, or it cannot be read; all are looked at before the first is segmented.
     """
-    refuse_overlap(training_cases, [case.name for case in cases])
-    results: list[CaseResult] = []
     report = progress or (lambda _: None)
+    check_scored_cases(
+        cases,
+        organs,
+        training_cases=training_cases,
+        training_images=training_images,
+        on_checked=lambda done: report(ProgressEvent("read", done, len(cases))),
+    )
+    results: list[CaseResult] = []
     report(ProgressEvent("evaluate", 0, len(cases)))
     for case in cases:
         results.append(_evaluate_case(segment, case, organs))
@@ -155,24 +180,16 @@ def evaluate_by(
 def _evaluate_case(
     segment: Callable[[Volume, LabelledFiles], np.ndarray], case: LabelledFiles, organs: Sequence[str]
 ) -> CaseResult:
-    volume = read_volume(case.image, modality=case.modality)
-    truth = read_labelmap(case.labels, names=dict(case.label_names))
-    check_same_grid(volume.geometry, truth.geometry)
+    volume, truth = read_scored_case(case)
     started = time.perf_counter()
-    labels = segment(volume, case)
+    # A large case may need more memory than the others; other errors are not a matter of the case.
+    with naming_case(case, OutOfMemoryError):
+        labels = segment(volume, case)
     seconds = time.perf_counter() - started
-    values = {organ: value for value, organ in enumerate(organs, start=1)}
+    named = organs_by_label(case, organs)
+    values = {organ: value for value, organ in enumerate(organs, start=1) if organ in named.values()}
     reference = np.zeros_like(labels)
-    shared = {}
-    for value, organ in case.label_names.items():
-        if organ in values:
-            reference[truth.array == value] = values[organ]
-            shared[organ] = values[organ]
-    if not shared:
-        raise InputError(
-            f"The labels of {case.name} name none of the prior's organs: {', '.join(values)}.",
-            hint="Check the label names.",
-        )
-    ordered = {organ: value for organ, value in values.items() if organ in shared}
-    scores = score_case(labels, reference, ordered, volume.geometry.spacing[::-1])
+    for value, organ in named.items():
+        reference[truth.array == value] = values[organ]
+    scores = score_case(labels, reference, values, volume.geometry.spacing[::-1])
     return CaseResult(case.name, volume.modality, scores, seconds)

@@ -118,6 +118,13 @@ class Geometry:
         )
 
     @property
+    def skew_mm(self) -> float:
+        """How far a voxel moves, at most, where the axes are made perpendicular; 0 unless the grid is sheared."""
+        left, _, right = np.linalg.svd(self.direction)
+        extent = np.array(self.spacing) * (np.array(self.shape[::-1]) - 1)
+        return float(np.linalg.norm(self.direction - left @ right, axis=0) @ extent)
+
+    @property
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.matrix[:3, :3]))) / 1000.0

@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from .errors import InputError
 from .files import sha256_of
 from .geometry import Geometry
+from .reading_warnings import warn
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 FORMATS_HINT = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) file, or a DICOM folder."
 # Slicer and ITK make slightly skewed NIfTI axes perpendicular; beyond this angle anatomy would visibly shift.
 LARGEST_SKEW_DEGREES = 1.0
+DICOM_READER = "GDCMImageIO"
 CHUNK_BYTES = 1 << 20
 # Formats of two files: the voxels lie beside the header.
 DETACHED_HEADERS = (".mhd", ".nhdr")
@@ -91,7 +93,7 @@ def read_image(path: Path) -> sitk.Image:
     """Read an image file as it is stored, whatever its dimension and voxel type.
 
     Raises:
-        InputError: The file is missing, empty, of another kind, damaged or incomplete.
+        InputError: The file is missing, empty, of another kind, damaged or incomplete, or multi-frame DICOM.
     """
     require_readable(path)
     nifti = path.name.lower().endswith((".nii", ".nii.gz"))
@@ -99,6 +101,9 @@ def read_image(path: Path) -> sitk.Image:
         raise not_finite_error(path, bad)
     try:
         with quiet_itk():
+            # By what reads it, not by its ending: DICOM is read under other names, too.
+            if sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == DICOM_READER:
+                require_single_frame(read_header(str(path)), path)
             return sitk.ReadImage(str(path))
     except RuntimeError as error:
         if nifti and "orthonormal" in str(error):
@@ -107,6 +112,37 @@ def read_image(path: Path) -> sitk.Image:
             f"{path} cannot be read as an image: {itk_message(error)}.",
             hint="The file is damaged or not what its ending says; copy or export it again.",
         ) from error
+
+
+def read_header(file: str) -> sitk.ImageFileReader:
+    """A reader that has read the header of one DICOM file.
+
+    Raises:
+        RuntimeError: SimpleITK cannot read it.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(DICOM_READER)
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    return reader
+
+
+def require_single_frame(header: sitk.ImageFileReader, path: Path) -> None:
+    """Refuse multi-frame DICOM, such as enhanced CT and MR.
+
+    SimpleITK tells neither the place nor the rescaling of its frames: it stacks them as they are stored, with
+    one spacing, so that time points, another order or slopes of their own would give a wrong volume unnoticed.
+
+    Raises:
+        InputError: The file holds several frames.
+    """
+    frames = int(np.prod(header.GetSize()[2:]))
+    if frames > 1:
+        raise InputError(
+            f"{path} is multi-frame DICOM: one file of {frames} frames, whose positions cannot be checked.",
+            hint="Convert it to NIfTI (for example with dcm2niix), export it as DICOM of one slice a file, or "
+            "load it in 3D Slicer and save it as NRRD.",
+        )
 
 
 @dataclass(frozen=True)
@@ -214,7 +250,7 @@ def read_skewed_nifti(path: Path) -> sitk.Image:
             f"The axes of {path} are {skew:.1f} degrees away from perpendicular (a sheared NIfTI sform).",
             hint="Resample it to a grid with perpendicular axes first.",
         )
-    log.warning("The axes of %s are %.2f degrees off perpendicular; they were made so.", path, skew)
+    warn(log, f"The axes of {path} are {skew:.2f} degrees off perpendicular; they were made so.")
     switch = "ITK_NIFTI_SFORM_PERMISSIVE"
     before = os.environ.get(switch)
     os.environ[switch] = "ON"

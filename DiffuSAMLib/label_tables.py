@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import InputError
 from .labelmaps import read_labelmap
+from .organ_names import organ_key
 
 _EXAMPLE = "Write 1=spleen,2=right kidney,..."
 
@@ -101,7 +102,7 @@ def names_in_file(path: Path) -> dict[int, str]:
 def disagreement(given: Mapping[int, str], own: Mapping[int, str]) -> str:
     """Where a label map calls a label by the name that the given table has for another one; else empty."""
     for value, name in own.items():
-        elsewhere = [other for other, text in given.items() if text.casefold() == name.casefold()]
+        elsewhere = [other for other, text in given.items() if organ_key(text) == organ_key(name)]
         if elsewhere and value not in elsewhere:
             return f"it calls label {value} {name}, which is label {elsewhere[0]} in the table given"
     return ""

@@ -20,7 +20,8 @@ def add_models_options(command: argparse.ArgumentParser) -> None:
     importing.add_argument("--name", help="of an imported prior (default: its own)")
     exporting = actions.add_parser("export", help="copy a prior to a file, for another computer")
     exporting.add_argument("name")
-    exporting.add_argument("file", type=Path)
+    # No Path, which would not tell "elsewhere/" from "elsewhere".
+    exporting.add_argument("file", help="the file, or a folder, which is made if it is not there")
 
 
 def _models(arguments: argparse.Namespace, progress: Progress) -> None:

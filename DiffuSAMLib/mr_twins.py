@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from .datasets import LabelledFiles, LabelledStack, to_stack
 from .geometry import to_canonical
+from .organ_names import organ_key
 from .plane_stacks import part_to_learn
 from .procedural_canvas import smooth_field
 from .procedural_mr import MRSequence, receive, tissue_signals, unsuppressed
@@ -100,7 +101,8 @@ def mr_twin(
     signal = _by_hu(hu, axes, signals, rng)
     organ_labels = order.apply(labels)
     for value, box in enumerate(ndimage.find_objects(organ_labels), 1):
-        tissue = _TISSUES.get(names.get(value, ""), names.get(value, ""))
+        organ = organ_key(names.get(value, ""))
+        tissue = _TISSUES.get(organ, organ)
         if box is None or tissue not in signals:
             continue
         box = tuple(slice(max(0, side.start - 2), side.stop + 2) for side in box)

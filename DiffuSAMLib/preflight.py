@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,12 +12,16 @@ import numpy as np
 from .datasets import LabelledFiles, read_case
 from .errors import DiffuSAMError, InputError
 from .geometry import to_canonical
+from .image_digest import image_digest
 from .label_tables import disagreement
 from .labelmaps import LabelMap, read_labelmap
+from .organ_names import organ_key
 from .volumes import Volume
 
 # Voxel sizes that differ by more than this between cases are worth a word.
 SPACING_RATIO = 2.0
+# A label map has no more values than this, and so a prior no more organs.
+MOST_ORGANS = 255
 # An organ on fewer slices of all cases can hardly be learnt.
 FEW_SLICES = 5
 FEW_VOXELS = 50
@@ -73,7 +76,7 @@ class CaseFacts:
             if values:
                 voxels[organ] = int(counts[values].sum())
                 slices[organ] = int(np.isin(stack, values).any((1, 2)).sum()) if voxels[organ] else 0
-        unnamed = [n for n in range(1, 256) if counts[n] and n not in case.label_names]
+        unnamed = [n for n in range(1, 256) if counts[n] and not case.label_names.get(n, "").strip()]
         x, y, z = order.geometry.spacing
         return cls(
             name=case.name,
@@ -84,7 +87,7 @@ class CaseFacts:
             slices=slices,
             unnamed=tuple(unnamed),
             overlap=labels.overlap,
-            digest=hashlib.sha256(np.ascontiguousarray(volume.array).data).hexdigest(),
+            digest=image_digest(volume.array),
         )
 
 
@@ -130,8 +133,7 @@ def unified(cases: Sequence[LabelledFiles]) -> list[LabelledFiles]:
     result = []
     for case in cases:
         names = {
-            value: spelling.setdefault(" ".join(name.replace("_", " ").lower().split()), name)
-            for value, name in case.label_names.items()
+            value: spelling.setdefault(organ_key(name), name) for value, name in case.label_names.items()
         }
         result.append(dataclasses.replace(case, label_names=names))
     return result
@@ -141,7 +143,7 @@ def organs_of(cases: Sequence[LabelledFiles], organs: Sequence[str] | None) -> t
     """What is to be learnt: the organs asked for, or all that have a name.
 
     Raises:
-        InputError: An organ has no label in any case, or there is none.
+        InputError: An organ has no label in any case, or there is none, or there are more than a prior can have.
     """
     named = list(dict.fromkeys(name for case in cases for name in case.label_names.values()))
     known = {name.lower(): name for name in named}
@@ -152,6 +154,11 @@ def organs_of(cases: Sequence[LabelledFiles], organs: Sequence[str] | None) -> t
         raise InputError(
             f"No case has labels for: {', '.join(missing) or 'anything'}.{there}",
             hint="Check the label names.",
+        )
+    if len(chosen) > MOST_ORGANS:
+        raise InputError(
+            f"The cases name {len(chosen)} organs, and a prior can have at most {MOST_ORGANS}.",
+            hint="Choose those to learn with --organs.",
         )
     return chosen
 
@@ -174,7 +181,7 @@ def check_cases(
     findings: list[Finding] = []
     facts = []
     for number, case in enumerate(cases, start=1):
-        own = _own_findings(case)
+        own = _own_findings(case, organs)
         findings += own
         if not own:
             try:
@@ -193,8 +200,15 @@ def check_cases(
     return Preflight(tuple(organs), tuple(facts), tuple(sorted(findings, key=lambda f: order[f.level])))
 
 
-def _own_findings(case: LabelledFiles) -> list[Finding]:
-    """Where a segmentation's own names contradict the table that was given."""
+def _own_findings(case: LabelledFiles, organs: Sequence[str]) -> list[Finding]:
+    """Where an organ to be learnt has a blank name, or a segmentation's own names contradict the table given."""
+    blank = [value for value, name in case.label_names.items() if not name.strip() and name in organs]
+    if blank:
+        one = len(blank) == 1
+        which = f"label {blank[0]} has" if one else f"labels {', '.join(map(str, blank))} have"
+        text = f"in {case.labels.name} the {'segment' if one else 'segments'} with {which} no name."
+        todo = f"Name {'it' if one else 'them'} in 3D Slicer and save the file again, or say which organs to learn."
+        return [Finding("error", case.name, f"{text} {todo}")]
     if not case.labels.name.lower().endswith(".seg.nrrd"):
         return []
     try:

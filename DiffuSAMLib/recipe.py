@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, Literal
 from .augmentation import IntensityAugmentation, SpatialAugmentation
 from .backbones import Backbone
 from .config_json import from_json, with_settings
-from .errors import InputError
+from .errors import InputError, WeightsError
 from .files import atomic_path
 from .prior import PriorConfig
 from .prior_files import read_header
 from .validation import ValidationConfig
-from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE
+from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE, prior_path
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 6
 
@@ -325,7 +328,14 @@ def load_recipe(name: str | Path) -> Recipe:
         return RECIPES[name]
     path = Path(name)
     if path.suffix == ".safetensors":
-        return Recipe.from_dict(read_header(path).training.get("recipe"), source=str(path))
+        return _recipe_of_prior(path)
+    if not path.suffix and not path.exists():
+        try:
+            prior = prior_path(str(name))
+        except WeightsError:
+            pass  # said below, with all that it may be
+        else:
+            return _recipe_of_prior(prior)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -336,3 +346,22 @@ def load_recipe(name: str | Path) -> Recipe:
     except ValueError as error:
         raise InputError(f"The recipe {name} is not JSON: {str(error).rstrip('.')}.") from error
     return Recipe.from_dict(content, source=str(path))
+
+
+def _recipe_of_prior(path: Path) -> Recipe:
+    """The recipe in a prior's file; it begins with the default where the prior that it began with is not here.
+
+    A prior's file tells the name alone of the file that its training began with.
+    """
+    recipe = Recipe.from_dict(read_header(path).training.get("recipe"), source=str(path))
+    if recipe.start in ("auto", "none"):
+        return recipe
+    try:
+        if prior_path(recipe.start).is_file():
+            return recipe
+    except WeightsError:
+        pass  # a name that is not known here, or a file that is not whole
+    logger.warning(
+        "%s began with %s, which is not here; its recipe is taken with the start auto.", path, recipe.start
+    )
+    return dataclasses.replace(recipe, start=Recipe().start)

@@ -59,6 +59,8 @@ class InputRecord:
         modality: `CT` or `MR`.
         shape: Voxels `(z, y, x)`.
         matrix: 4 x 4, voxel index (x, y, z, 1) to world LPS in mm.
+        series_uid: UID of the DICOM series that was read; None where it was none or has no UID.
+        warnings: What was odd about the image, as sentences.
     """
 
     path: Path
@@ -66,6 +68,8 @@ class InputRecord:
     modality: str
     shape: tuple[int, int, int]
     matrix: list[list[float]]
+    series_uid: str | None = None
+    warnings: Sequence[str] = ()
 
     @classmethod
     def of(cls, path: Path, *, modality: str, geometry: Geometry) -> InputRecord:

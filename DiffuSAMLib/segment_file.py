@@ -18,6 +18,7 @@ from .files import require_writable, sha256_of
 from .geometry import to_canonical
 from .image_files import content_sha256
 from .live_labels import LiveLabels
+from .organ_names import chosen_organs
 from .preview import PREVIEW_ENDINGS, write_preview
 from .progress import Progress, ProgressEvent
 from .run_report import (
@@ -130,9 +131,9 @@ class FileSegmenter:
         volume = image.volume
         encoded = self._encoded(image, loaded, segmenter, request.options)
         if live is not None:
-            wanted = request.options.organs
-            labels_of = {x.name: x.value for x in loaded.header.labels if wanted is None or x.name in wanted}
-            live.begin(encoded[0], labels_of)
+            numbers = {label.name: label.value for label in loaded.header.labels}
+            chosen = chosen_organs(list(numbers), request.options.organs)
+            live.begin(encoded[0], {name: numbers[name] for name in chosen})
         segmentation = segmenter.segment(
             volume,
             request.options,
@@ -165,7 +166,17 @@ class FileSegmenter:
         matrix = volume.geometry.matrix.tolist()
         report = RunReport(
             program_version=__version__,
-            inputs=[InputRecord(request.image, image.sha256, volume.modality, (z, y, x), matrix)],
+            inputs=[
+                InputRecord(
+                    request.image,
+                    image.sha256,
+                    volume.modality,
+                    (z, y, x),
+                    matrix,
+                    series_uid=volume.series_uid,
+                    warnings=volume.warnings,
+                )
+            ],
             prior=WeightsRecord(loaded.header.name, loaded.sha256),
             backbone=WeightsRecord(loaded.header.backbone.name, loaded.backbone.sha256),
             seed=request.options.seed,

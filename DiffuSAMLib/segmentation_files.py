@@ -19,11 +19,14 @@ __all__ = [
     "SEGMENTATION_ENDINGS",
     "Segment",
     "require_ending",
+    "require_grid",
     "write_scalar",
     "write_segmentation",
 ]
 
 SCALAR_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+# How far voxels may move in a format whose axes are perpendicular, in voxels.
+LARGEST_SKEW = 0.1
 SEGMENTATION_ENDINGS = (".seg.nrrd", *SCALAR_ENDINGS)
 
 
@@ -62,6 +65,7 @@ def write_segmentation(
         OutputError: The file cannot be written.
     """
     require_ending(path, SEGMENTATION_ENDINGS)
+    require_grid(path, geometry)
     image = geometry.to_sitk(labels.astype(np.uint8, copy=False))
     if Path(path).name.lower().endswith(".seg.nrrd"):
         for key, value in slicer_fields(geometry, segments).items():
@@ -82,7 +86,29 @@ def write_scalar(path: str | Path, array: np.ndarray, geometry: Geometry) -> Non
         OutputError: The file cannot be written.
     """
     require_ending(path, SCALAR_ENDINGS)
+    require_grid(path, geometry)
     write_image(path, geometry.to_sitk(array.astype(np.float32, copy=False)))
+
+
+def require_grid(path: str | Path, geometry: Geometry) -> None:
+    """Refuses a format that would move the voxels of a grid.
+
+    NIfTI as it is written here has perpendicular axes.
+
+    Args:
+        path: To be written.
+        geometry: Of what is written there.
+
+    Raises:
+        InputError: The grid is sheared, and the file's ending is that of NIfTI.
+    """
+    if Path(path).name.lower().endswith((".nii", ".nii.gz")) and geometry.skew_mm > LARGEST_SKEW * min(
+        geometry.spacing
+    ):
+        raise InputError(
+            f"{path} cannot hold the grid of the image, whose axes are not perpendicular.",
+            hint="Write .seg.nrrd, .nrrd or .mha instead.",
+        )
 
 
 def slicer_fields(geometry: Geometry, segments: Sequence[Segment]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from .full_resolution import PlaneLogits, to_volume
 from .geometry import Geometry
 from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
+from .organ_names import chosen_organs
 from .planes import AXIAL, usable_planes
 from .postprocessing import clean_labels
 from .prior import Prior, outline_memory
@@ -199,12 +200,7 @@ class Segmenter:
 
     def _organ_indices(self, names: Sequence[str] | None) -> list[int]:
         known = self.prior.config.organs
-        unknown = [name for name in names or () if name not in known]
-        if unknown:
-            raise InputError(
-                f"This prior does not know {', '.join(unknown)}.", hint=f"It knows: {', '.join(known)}."
-            )
-        return [index for index, name in enumerate(known) if names is None or name in names]
+        return [known.index(name) for name in chosen_organs(known, names)]
 
     def _found(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,5 +103,23 @@ def refuse_overlap(training_cases: Iterable[str], evaluated_cases: Iterable[str]
     if both:
         raise InputError(
             f"Cases to be evaluated were used in training: {', '.join(both)}.",
+            hint="Evaluate on other cases.",
+        )
+
+
+def refuse_seen_images(training_images: Collection[str], evaluated: Iterable[tuple[str, str]]) -> None:
+    """Stop an evaluation on images that the weights were fitted to under another name.
+
+    Args:
+        training_images: What `image_digest` gives for each image of the training.
+        evaluated: Case id and the same digest of each case about to be scored.
+
+    Raises:
+        InputError: Some image is in both; the message names its cases.
+    """
+    seen = [case for case, digest in evaluated if digest in training_images]
+    if seen:
+        raise InputError(
+            f"Cases to be evaluated have images that were used in training under another name: {', '.join(seen)}.",
             hint="Evaluate on other cases.",
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from .organ_names import organ_key
 from .resources import resource_path
 
 # Successive multiples of the golden ratio are spread over the colour wheel for any number of labels.
@@ -48,7 +49,7 @@ def segment_for(name: str, value: int) -> Segment:
         value: Its label, 1 to 255.
     """
     table = organ_table()
-    organ = table["organs"].get(" ".join(name.replace("_", " ").lower().split()))
+    organ = table["organs"].get(organ_key(name))
     if organ is None:
         color = colorsys.hsv_to_rgb(value * GOLDEN_RATIO % 1.0, 0.6, 0.9)
         unknown = table["unknown"]

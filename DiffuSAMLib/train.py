@@ -23,6 +23,7 @@ from .label_traits import label_traits
 from .labelmaps import LabelMap
 from .mr_gamma import mr_gamma
 from .mr_twins import mr_twins
+from .organ_names import organ_key
 from .plane_stacks import plane_stacks
 from .planes import planes_to_learn
 from .preflight import Finding, check_cases, organs_of, unified
@@ -83,7 +84,8 @@ def train_prior(
         title: Name for people; None is that of the run that is resumed, or the organs.
         licence: Licence of the weights; None is that of the run that is resumed, or that of the training data.
         device: As in `choose_device`.
-        resume: Go on with an interrupted run, if there is one.
+        resume: Go on with an interrupted run, if there is one; where there is a finished prior instead, return its
+            header and change nothing.
         restart: Drop an interrupted run, if there is one.
         progress: Called as training advances.
         listener: Told of losses and validations.
@@ -114,9 +116,11 @@ def train_prior(
             f"{checkpoint} holds an unfinished run.",
             hint="Go on with --resume, write its prior with --finish, or delete it to start again.",
         )
+    if resume and (finished := finished_prior(output)):
+        return finished
     cases = unified(cases)
     chosen = organs_of(cases, organs)
-    if recipe.procedural and not set(chosen) & set(ORGAN_NAMES.values()):
+    if recipe.procedural and not {organ_key(organ) for organ in chosen} & set(ORGAN_NAMES.values()):
         raise InputError(
             f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.", hint="Add none of them."
         )
@@ -124,7 +128,7 @@ def train_prior(
         progress(ProgressEvent("load", 0, 1))
     loaded = load_backbone(recipe.backbone, image_size=recipe.image_size)
     network = loaded.backbone.to(processes.device or choose_device(device))
-    stacks, geometries = _read(cases, chosen, network.image_size, progress, on_finding)
+    stacks, geometries, digests = _read(cases, chosen, network.image_size, progress, on_finding)
     planes = planes_to_learn(recipe.planes, geometries)
     held_out = choose_held_out(stacks, recipe.validation)
     torch.manual_seed(recipe.training.seed)
@@ -159,6 +163,7 @@ def train_prior(
             twins=recipe.twins,
             earlier=earlier.header if earlier else None,
         ),
+        image_digests=digests,
     )
     if resumes:
         begun = RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint)
@@ -210,10 +215,11 @@ def train_prior(
         )
         if progress is not None:
             progress(ProgressEvent("write", 0, 1))
-        prior.load_state_dict(training.chosen()[0])
-        pictures.explain(prior)
     header = finish_training(output, ended=training.ended, backbone=loaded)
     processes.wait()
+    # Last of all: whatever they do, the prior is there.
+    prior.load_state_dict(training.chosen()[0])
+    pictures.explain(prior)
     return header
 
 
@@ -266,6 +272,7 @@ def finish_training(
             licence=record.licence,
             training={
                 "cases": record.cases,
+                "image_digests": record.image_digests,
                 "started_from": record.started_from,
                 "procedural_abdomens": recipe.procedural,
                 "mr_twins": recipe.twins,
@@ -290,6 +297,15 @@ def finish_training(
     return header
 
 
+def finished_prior(output: Path) -> PriorHeader | None:
+    """The prior of a run that has ended, of which nothing is left to resume; None where there is none.
+
+    Raises:
+        WeightsError: There is a file of that name, but it is no prior, or damaged.
+    """
+    return read_header(output) if output.is_file() and not checkpoint_path(output).exists() else None
+
+
 def resumed_recipe(output: Path) -> Recipe | None:
     """The recipe of a prior's unfinished run; None where there is no run.
 
@@ -309,8 +325,8 @@ def _read(
     size: int,
     progress: Progress | None,
     on_finding: Callable[[Finding], None] | None,
-) -> tuple[list[LabelledStack], list[Geometry]]:
-    """The cases as axial stacks, and their grids, after the pre-flight check."""
+) -> tuple[list[LabelledStack], list[Geometry], list[str]]:
+    """The cases as axial stacks, their grids, and the digests of their images, after the pre-flight check."""
     stacks: list[LabelledStack] = []
     geometries: list[Geometry] = []
 
@@ -335,7 +351,7 @@ def _read(
             f"Slices of {size} pixels are too coarse for {', '.join(lost)}: no pixel of it is left.",
             hint="Crop the images around it, or choose a larger --image-size.",
         )
-    return stacks, geometries
+    return stacks, geometries, sorted({facts.digest for facts in check.facts})
 
 
 def _description(held_out: HeldOut | None) -> dict[str, Any] | None:

@@ -63,7 +63,9 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--check-only", action="store_true", help="check the cases, and train nothing")
-    what.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    what.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run; a finished one is left"
+    )
     what.add_argument("--restart", action="store_true", help="drop an interrupted run and begin anew")
     what.add_argument(
         "--finish", action="store_true", help="write the prior of an interrupted run as far as it got"
@@ -114,6 +116,8 @@ def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
         from .train import finish_training
 
         _finished(arguments.output, finish_training(arguments.output), as_json)
+        return
+    if arguments.resume and _is_finished(arguments.output, as_json, main=main):
         return
     from .splits import load_split
 
@@ -248,17 +252,33 @@ def tell_event(progress: JsonProgress, event: LossesEvent | ValidationEvent) -> 
         )
 
 
+def _is_finished(output: Path, as_json: JsonProgress | None, *, main: bool) -> bool:
+    """Whether there is a finished prior rather than a run to resume; says so where this is the process that tells.
+
+    So a job that a cluster starts again keeps its result.
+    """
+    from .train import finished_prior
+
+    header = finished_prior(output)
+    if header is not None and main:
+        text = f"{output} is finished: nothing was left to resume, and nothing was changed; --restart begins anew."
+        _done(as_json, text, output=output, **outcome(output, header))
+    return header is not None
+
+
 def outcome(output: Path, header: PriorHeader) -> dict[str, Any]:
     """What the `done` event of a training says."""
     from .training_paths import run_folder
 
+    # A prior that was there before the training may lack what is told of one.
+    training = header.training
     return {
         "name": header.name,
         "path": output,
         "labels": [label.name for label in header.labels],
-        "stopped": header.training["ended"] == "stopped",
-        "iterations": header.training["iterations"],
-        "minutes": header.training["minutes"],
+        "stopped": training.get("ended") == "stopped",
+        "iterations": training.get("iterations"),
+        "minutes": training.get("minutes"),
         "mean_dice": header.metrics.get("held_out", {}).get("mean_dice"),
         "run_folder": run_folder(output),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ Colour = tuple[int, int, int]
 
 
 class TrainingPictures:
-    """Draws into the folder of a run. A picture that cannot be written is left out with a warning.
+    """Draws into the folder of a run. A picture that cannot be drawn or written is left out with a warning.
 
     Args:
         folder: Of the run.
@@ -59,6 +59,19 @@ class TrainingPictures:
 
     def overlay(self, prior: Prior, prediction: Prediction, iteration: int) -> Path | None:
         """The held-out slice with most organs: truth on the left, what was found on the right."""
+        return self._draw(
+            f"overlay_{iteration:06d}.png", lambda: self._compared(prior, prediction, iteration)
+        )
+
+    def explain(self, prior: Prior) -> None:
+        """`denoising.png` and `memories.png`, as figures 3 and 2 of the paper."""
+        was = prior.training
+        prior.eval()
+        self._draw("denoising.png", lambda: self._denoising(prior))
+        self._draw("memories.png", lambda: self._memories(prior))
+        prior.train(was)
+
+    def _compared(self, prior: Prior, prediction: Prediction, iteration: int) -> Image.Image | None:
         if self.validation is None:
             return None
         truth = self.validation.truth
@@ -73,23 +86,15 @@ class TrainingPictures:
             )
         ]
         legend = _legend(prior.config.organs, colours, 2 * PANEL + MARGIN)
-        return self._write(f"overlay_{iteration:06d}.png", _below(_beside(panels), legend))
-
-    def explain(self, prior: Prior) -> None:
-        """`denoising.png` and `memories.png`, as figures 3 and 2 of the paper."""
-        was = prior.training
-        prior.eval()
-        self._write("denoising.png", self._denoising(prior))
-        scatter = self._memories(prior)
-        if scatter is not None:
-            self._write("memories.png", scatter)
-        prior.train(was)
+        return _below(_beside(panels), legend)
 
     @torch.no_grad()
-    def _denoising(self, prior: Prior) -> Image.Image:
+    def _denoising(self, prior: Prior) -> Image.Image | None:
         """Sampling from left to right: for each organ the believed memory, and the mask decoded from it."""
         stack, number = self._fullest()
         organs = [n for n in range(len(prior.config.organs)) if (stack.labels[number] == n + 1).any()]
+        if not organs:
+            return None
         organs = organs[:STRIP_ORGANS]
         features, images = self._encoded(stack, [number])
         image = images[0, 1].numpy()
@@ -188,13 +193,21 @@ class TrainingPictures:
             chosen += [(stack, int(number)) for number in filled[np.unique(picked)]]
         return chosen
 
-    def _write(self, name: str, picture: Image.Image) -> Path | None:
+    def _draw(self, name: str, draw: Callable[[], Image.Image | None]) -> Path | None:
+        """The file of a picture; None where there is nothing to show, or it failed."""
         path = self.folder / name
         try:
+            picture = draw()
+            if picture is None:
+                return None
             with atomic_path(path) as temporary:
                 picture.save(temporary, format="PNG")
         except OutputError as error:
             log.warning("%s", error)
+            return None
+        except Exception as error:  # whatever is wrong with a picture, the training is worth more
+            log.warning("%s was left out: it cannot be drawn (%s: %s).", path, type(error).__name__, error)
+            log.debug("How that came about:", exc_info=True)
             return None
         return path
 

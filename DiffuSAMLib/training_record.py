@@ -38,6 +38,8 @@ class RunRecord:
         layout: Where organs lie to one another.
         planes: In which the cases are cut into slices.
         mr_gamma: How dark it wants to see MR.
+        image_digests: `image_digest` of every image that the weights have seen, as far as is known: names of files
+            can be changed.
     """
 
     organs: list[str]
@@ -55,6 +57,7 @@ class RunRecord:
     layout: dict[str, Position] = dataclasses.field(default_factory=dict)
     planes: list[Plane] = dataclasses.field(default_factory=lambda: list(AXIAL))
     mr_gamma: float = 1.0
+    image_digests: list[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -78,8 +81,12 @@ class RunRecord:
             sha256: Of the earlier prior's file.
             training: From its header.
         """
-        cases = sorted({*self.cases, *training.get("cases", ())})
-        return dataclasses.replace(self, started_from={"sha256": sha256, "training": training}, cases=cases)
+        return dataclasses.replace(
+            self,
+            started_from={"sha256": sha256, "training": training},
+            cases=sorted({*self.cases, *training.get("cases", ())}),
+            image_digests=sorted({*self.image_digests, *training.get("image_digests", ())}),
+        )
 
     def going_on_from(
         self, begun: RunRecord, checkpoint: Path, *, title: str | None, licence: str | None
@@ -100,7 +107,12 @@ class RunRecord:
             mine = self.started_with(**begun.started_from)
         mine._require_same_run(begun, checkpoint)
         return dataclasses.replace(
-            mine, title=title or begun.title, licence=licence or begun.licence, mr_gamma=begun.mr_gamma
+            mine,
+            title=title or begun.title,
+            licence=licence or begun.licence,
+            mr_gamma=begun.mr_gamma,
+            # Images that were others before it was interrupted were seen too.
+            image_digests=sorted({*mine.image_digests, *begun.image_digests}),
         )
 
     def _require_same_run(self, other: RunRecord, checkpoint: Path) -> None:

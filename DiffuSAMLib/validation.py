@@ -131,13 +131,48 @@ def _organs(labels: np.ndarray) -> set[int]:
 
 
 def _spread(stack: LabelledStack, count: int) -> tuple[int, ...]:
-    """Slices evenly over those with labels and their surroundings, where organs are to be found absent."""
+    """Slices evenly over those with labels and their surroundings, where organs are to be found absent.
+
+    Where these miss an organ, the nearest of them make way for slices that show it.
+
+    Raises:
+        InputError: No slice shows an organ.
+    """
     filled = np.flatnonzero(stack.labels.any((1, 2)))
+    if not filled.size:
+        raise InputError(
+            f"The case {stack.name} cannot be held out: none of its slices shows an organ.",
+            hint="Hold out another case, or leave the choice to auto.",
+        )
     last = len(stack.labels) - 1
     margin = max(1, (filled[-1] - filled[0] + 1) // 6)
     first, last = max(0, int(filled[0]) - margin), min(last, int(filled[-1]) + margin)
-    numbers = np.linspace(first, last, min(count, last - first + 1)).round().astype(int)
-    return tuple(int(number) for number in np.unique(numbers))
+    spread = np.linspace(first, last, min(count, last - first + 1)).round().astype(int)
+    numbers = {int(number) for number in np.unique(spread)}
+    if _organs(stack.labels[sorted(numbers)]) == _organs(stack.labels):
+        return tuple(sorted(numbers))
+    needed = _showing_all(stack, numbers, count)
+    for number in sorted(needed - numbers):
+        numbers.remove(min(numbers - needed, key=lambda other: (abs(other - number), other)))
+        numbers.add(number)
+    return tuple(sorted(numbers))
+
+
+def _showing_all(stack: LabelledStack, preferred: set[int], count: int) -> set[int]:
+    """At most `count` slices that together show every organ, if so few can; the preferred ones where they do."""
+    organs = sorted(_organs(stack.labels))
+    pixels = np.stack([(stack.labels == organ).sum((1, 2)) for organ in organs], axis=1)
+    missing, needed = np.ones(len(organs), bool), set[int]()
+
+    def worth(number: int) -> tuple[int, bool, int]:
+        shown = pixels[number][missing]
+        return int((shown > 0).sum()), number in preferred, int(shown.sum())
+
+    while missing.any() and len(needed) < count:
+        number = max(range(len(pixels)), key=worth)
+        needed.add(number)
+        missing &= pixels[number] == 0
+    return needed
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .errors import InputError
 from .geometry import Geometry
 from .image_files import FORMATS_HINT, geometry_of, not_finite_error, read_image
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
+from .reading_warnings import kept_warnings
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,16 @@ class Volume:
         geometry: Its grid.
         modality: `CT` or `MR`.
         source: The path it was read from, or another name for it.
+        series_uid: Of the DICOM series it was read from; None if it was none or has no UID.
+        warnings: What was odd about the files, as sentences.
     """
 
     array: np.ndarray
     geometry: Geometry
     modality: Modality
     source: str
+    series_uid: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_volume(path: str | Path, *, modality: str | None = None, series: str | int | None = None) -> Volume:
@@ -70,25 +75,33 @@ def read_volume(path: str | Path, *, modality: str | None = None, series: str | 
     """
     path = Path(path)
     given = parse_modality(modality)
-    tagged = ""
-    if path.is_dir():
-        chosen = choose_series(list_series(path), series)
-        image, tagged = read_series(chosen), chosen.modality
-    elif series is not None:
-        raise InputError(
-            f"A series was chosen, but {path} is not a DICOM folder.", hint="Leave the series out."
-        )
-    else:
-        image = read_image(path)
+    chosen = None
+    with kept_warnings() as warnings:
+        if path.is_dir():
+            chosen = choose_series(list_series(path), series)
+            image = read_series(chosen)
+        elif series is not None:
+            raise InputError(
+                f"A series was chosen, but {path} is not a DICOM folder.", hint="Leave the series out."
+            )
+        else:
+            image = read_image(path)
     if path.name.lower().endswith(".dcm") and image.GetDimension() == 3 and image.GetDepth() == 1:
         raise InputError(f"{path} is a single DICOM slice.", hint="Give the folder that holds the series.")
     image = as_scalar_volume(image, path)
     # A view, so that a long scan is copied once and not twice.
     array = sitk.GetArrayViewFromImage(image).astype(np.float32)
     require_contrast(array, path)
-    if given is None and tagged:
-        given = parse_dicom_modality(tagged, path)
-    return Volume(array, geometry_of(image, path), given or guess_modality(array), str(path))
+    if given is None and chosen is not None and chosen.modality:
+        given = parse_dicom_modality(chosen.modality, path)
+    return Volume(
+        array,
+        geometry_of(image, path),
+        given or guess_modality(array),
+        str(path),
+        series_uid=chosen.uid or None if chosen is not None else None,
+        warnings=tuple(warnings),
+    )
 
 
 def parse_modality(text: str | None) -> Modality | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .files import sha256_of
+from .organ_names import organ_key
 from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
 from .prior_files import PriorHeader, read_header, read_prior
 from .weights import LoadedBackbone, prior_path
@@ -89,9 +90,10 @@ def begin_with(prior: Prior, earlier: EarlierPrior) -> None:
 
 def _copy_organs(state: Mapping[str, Tensor], config: PriorConfig, earlier: EarlierPrior) -> None:
     """Copies what belongs to the organs that both know, where both are equally wide."""
-    names = [label.name for label in earlier.header.labels]
-    shared = [organ for organ in config.organs if organ in names]
-    mine, theirs = ([known.index(organ) for organ in shared] for known in (config.organs, names))
+    names = [organ_key(label.name) for label in earlier.header.labels]
+    wanted = [organ_key(organ) for organ in config.organs]
+    shared = [organ for organ in wanted if organ in names]
+    mine, theirs = ([known.index(organ) for organ in shared] for known in (wanted, names))
     for name, weights in state.items():
         if name.startswith(ORGAN_WEIGHTS):
             rows, others = (

@@ -51,6 +51,35 @@ def test_equal_names_come_before_similar_ones(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("ending", ["_seg.nii.gz", "_label.nrrd", ".nii.gz"])
+def test_numbers_that_look_like_channels_are_names_where_the_labels_have_them(
+    tmp_path: Path, ending: str
+) -> None:
+    names = [f"case_{number:04d}" for number in range(12)]
+    images, labels = ([f"{name}{end}" for name in names] for end in (".nii.gz", ending))
+    pairs = pair_files(*folders(tmp_path, images, labels))
+    assert [(pair.name, pair.labels.name) for pair in pairs.pairs] == list(zip(names, labels, strict=True))
+    assert pairs.images_alone == pairs.labels_alone == ()
+
+
+def test_an_image_does_not_get_the_labels_of_the_next(tmp_path: Path) -> None:
+    pairs = pair_files(
+        *folders(tmp_path, ["case_0001.nrrd", "case_0002.nrrd"], ["case_0002_seg.nrrd", "case_0003_seg.nrrd"])
+    )
+    assert [(pair.image.name, pair.labels.name) for pair in pairs.pairs] == [
+        ("case_0002.nrrd", "case_0002_seg.nrrd")
+    ]
+
+
+def test_channels_behind_numbers_are_left_out_of_names(tmp_path: Path) -> None:
+    pairs = pair_files(
+        *folders(
+            tmp_path, ["case_0001_0000.nrrd", "case_0002_0000.nrrd"], ["case_0001.nrrd", "case_0002_seg.nrrd"]
+        )
+    )
+    assert [pair.name for pair in pairs.pairs] == ["case_0001", "case_0002"]
+
+
 def test_the_report_says_what_matched_and_what_did_not(tmp_path: Path) -> None:
     pairs = pair_files(
         *folders(tmp_path, ["a.nrrd", "b.nrrd", "notes.txt", "._a.nrrd"], ["a_label.nrrd", "c.nrrd", "x.pdf"])

@@ -29,6 +29,7 @@ from DiffuSAMLib.catalogue import (
     prior_folder,
     remove,
 )
+from DiffuSAMLib.cli import main
 from DiffuSAMLib.errors import OutputError, WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.prior_files import read_prior, write_prior
@@ -376,6 +377,28 @@ def test_a_prior_is_exported_for_another_computer(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"damaged|hash differs"):
         export_file("mine", tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize("said", ["elsewhere/", "elsewhere", "far/elsewhere/", "elsewhere.d/"])
+def test_a_prior_is_exported_to_a_folder_that_is_not_there_yet(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_prior(tmp_path / "x.safetensors")
+    import_file(path)
+    monkeypatch.chdir(tmp_path)
+    target = Path(said) / "mine.safetensors"
+    assert main(["models", "export", "mine", said]) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    assert target.read_bytes() == path.read_bytes()
+
+
+def test_a_file_in_the_way_of_an_exported_prior_is_told(tmp_path: Path) -> None:
+    import_file(make_prior(tmp_path / "x.safetensors"))
+    (tmp_path / "taken").write_text("mine")
+    for said, says in (("taken", "There is a file"), ("taken/", "There is a file"), ("taken/in/", "taken")):
+        with pytest.raises(OutputError, match=says):
+            export_file("mine", f"{tmp_path}/{said}")
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_a_new_prior_needs_a_possible_name_of_its_own(tmp_path: Path) -> None:

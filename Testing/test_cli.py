@@ -191,6 +191,12 @@ def test_train_then_evaluate(data: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "used in training: first, second." in captured.err
     assert json_events(captured.out)[-1]["event"] == "error"
 
+    other = tmp_path / "other"
+    write_case(other, "renamed", small_abdomen(3))
+    command = ["evaluate", "--prior", str(prior), *folders(other), "--label-names", LABEL_NAMES]
+    assert main([*command, "--device", "cpu"]) == 2
+    assert "used in training under another name: renamed." in capsys.readouterr().err
+
 
 def test_evaluate_refuses_cases_that_the_backbone_has_seen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -199,6 +205,48 @@ def test_evaluate_refuses_cases_that_the_backbone_has_seen(
         write_case(tmp_path, name, small_abdomen(3))
     assert main(["evaluate", *folders(tmp_path), "--label-names", LABEL_NAMES, "--device", "cpu"]) == 2
     assert "used in training: seen_by_backbone, seen_by_prior." in capsys.readouterr().err
+
+
+def test_evaluate_names_the_cases_of_a_split_that_are_nowhere(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = tmp_path / "split.json"
+    save_split(Split("split", ("first",), ("third", "secnd"), (), "for this test"), split)
+    command = ["evaluate", "--data", str(data), "--split", str(split), "--device", "cpu"]
+    assert main(command) == 2
+    assert "of the split file are in no --data folder: secnd." in capsys.readouterr().err
+    assert main([*command, *folders(data), "--label-names", LABEL_NAMES]) == 2
+    assert "no image with a label map: secnd." in capsys.readouterr().err
+    assert main([*command, "--part", "test"]) == 2
+    assert "The split file lists no case to take." in capsys.readouterr().err
+
+
+def test_cases_of_a_split_that_no_data_set_has_are_looked_for_in_images(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = tmp_path / "split.json"
+    write_case(tmp_path, "fourth", small_abdomen(6))
+    # Labels that are not to be used, for the data set has this case.
+    write_case(tmp_path, "third", small_abdomen(3))
+    save_split(Split("split", ("first",), ("third", "fourth"), ("second",), "for this test"), split)
+    command = ["evaluate", "--data", str(data), *folders(tmp_path), "--label-names", LABEL_NAMES]
+    command += ["--split", str(split), "--device", "cpu"]
+    for part, names in (("development", ["third", "fourth"]), ("test", ["second"])):
+        assert main([*command, "--part", part]) == 0
+        rows = capsys.readouterr().out.splitlines()[2:-1]
+        assert [row.split()[1] for row in rows] == names
+
+
+def test_evaluate_says_which_organs_are_not_scored(
+    data: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = "1=Spleen,2=right_kidney,3=tail,4=liver"
+    assert main(["evaluate", *folders(data), "--label-names", names, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith("| case | spleen | right kidney | liver | mean |")
+    assert caplog.messages == [
+        "Not scored, for no label has the name: left kidney.",
+        "Not scored, for the prior does not know them: tail.",
+    ]
 
 
 class InterruptingOutput(io.StringIO):

@@ -14,11 +14,11 @@ import pytest
 from cases import ORGANS, files_in, read_array, small_abdomen, write_case
 from cohort_runs import add_bad_images, events_of, statuses, table
 
-from DiffuSAMLib import cohort_worker
+from DiffuSAMLib import cohort, cohort_worker
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.cohort_cases import list_cases
 from DiffuSAMLib.cohort_cluster import local_cluster
-from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.errors import InputError, OutputError
 
 distributed = pytest.importorskip("distributed")
 
@@ -147,6 +147,26 @@ def test_a_fault_is_tried_again_and_told_in_the_end(
     assert calls.count("first.nii.gz") == 2
     row = table(tmp_path / "out")["first"]
     assert (row["status"], row["error"]) == ("failed", "The program failed (ZeroDivisionError: a bug).")
+
+
+def test_a_table_that_cannot_be_written_now_stops_no_case(
+    segment: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spreadsheet may hold it on Windows."""
+    write, calls = cohort.write_table, []
+
+    def held(*arguments: Any) -> None:
+        calls.append(1)
+        # The first one is that of the beginning.
+        if len(calls) in (2, 3):
+            raise OutputError("cohort.csv cannot be written.")
+        write(*arguments)
+
+    monkeypatch.setattr(cohort, "TABLE_SECONDS", -1.0)
+    monkeypatch.setattr(cohort, "write_table", held)
+    segment()
+    assert len(calls) > 3
+    assert statuses(tmp_path / "out")["second"] == "done"
 
 
 def test_a_prior_that_changes_during_the_run_stops_it(

@@ -71,7 +71,8 @@ def test_a_data_set_brings_its_own_label_table(folder: Path) -> None:
 
 def test_a_case_becomes_square_slices_with_the_labels_over_the_organs(folder: Path) -> None:
     case = find_cases(folder / "images", folder / "labels", NAMES, only=["a.1"])[0]
-    stack = load_stack(case, organs=("liver", "spleen", "pancreas"), size=96)
+    # However their names are spelt.
+    stack = load_stack(case, organs=("Liver", "SPLEEN", "pancreas"), size=96)
     abdomen = small_abdomen(3)
     assert stack.slices.shape == stack.labels.shape == (10, 96, 96)
     assert (stack.name, stack.modality, stack.origin) == ("a.1", "CT", "scan")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from cases import write_dicom_slices
 
 from DiffuSAMLib.errors import InputError
@@ -40,6 +42,24 @@ def write_series(
     return array
 
 
+def write_multi_frame(file: Path, *, frames: int, modality: str, uid: str = "1.2.3.9") -> None:
+    """An enhanced CT or MR image of one file."""
+    array = np.random.default_rng(0).integers(0, 500, (frames, SIZE, SIZE)).astype(np.int16)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.8, 0.9, 3.0))
+    image.SetMetaData("0008|0016", f"1.2.840.10008.5.1.4.1.1.{2 if modality == 'CT' else 4}.1")
+    image.SetMetaData("0008|0018", f"{uid}.900")
+    image.SetMetaData("0008|0060", modality)
+    image.SetMetaData("0020|000d", "1.2.7")
+    image.SetMetaData("0020|000e", uid)
+    # Files of one position and no number make GDCM crash.
+    image.SetMetaData("0020|0013", "4")
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(file))
+    writer.Execute(image)
+
+
 def test_a_series_is_read_in_the_order_of_its_positions(tmp_path: Path) -> None:
     array = write_series(tmp_path, [4, -2, 1, 7])
     volume = read_volume(tmp_path)
@@ -64,13 +84,49 @@ def test_one_slice_is_a_volume(tmp_path: Path) -> None:
         read_volume(next(tmp_path.iterdir()))
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_multi_frame_dicom_is_refused_however_it_is_given(tmp_path: Path, modality: str) -> None:
+    """SimpleITK tells no position of a frame, so no such file can be read with certainty."""
+    file = tmp_path / "a.dcm"
+    write_multi_frame(file, frames=4, modality=modality)
+    with pytest.raises(
+        InputError, match=r"one file of 4 frames, whose positions cannot be checked.*dcm2niix"
+    ) as told:
+        read_volume(tmp_path)
+    assert str(file) in str(told.value)
+    with pytest.raises(InputError, match=r"one file of 4 frames"):
+        read_volume(file, modality=modality)
+    with pytest.raises(InputError, match=r"one file of 4 frames"):
+        read_labelmap(file)
+    renamed = file.rename(tmp_path / "a.mha")
+    with pytest.raises(InputError, match=r"one file of 4 frames"):
+        read_volume(renamed)
+
+
+def test_a_series_with_a_multi_frame_file_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1, 2])
+    write_multi_frame(tmp_path / "z.dcm", frames=2, modality="MR", uid="1.2.3.1")
+    with pytest.raises(InputError, match=r"z\.dcm is multi-frame DICOM: one file of 2 frames"):
+        read_volume(tmp_path)
+
+
+def test_one_frame_of_an_enhanced_class_is_a_slice(tmp_path: Path) -> None:
+    write_multi_frame(tmp_path / "a.dcm", frames=1, modality="MR")
+    volume = read_volume(tmp_path)
+    assert volume.array.shape == (1, SIZE, SIZE)
+    assert volume.modality == "MR"
+
+
 def test_the_series_with_most_slices_is_taken_unless_one_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     short = write_series(tmp_path, [0, 5], uid="1.2.3.1", number=1, description="arterial")
     long = write_series(tmp_path, [0, 1, 2], uid="1.2.3.2", number=2, description="Portal venous")
-    assert np.array_equal(read_volume(tmp_path).array, long)
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.array, long)
+    assert volume.series_uid == "1.2.3.2"
+    assert ["The folder holds 2 series" in sentence for sentence in volume.warnings] == [True]
     assert "arterial" in caplog.text
     assert "Portal venous" in caplog.text
     for series in ("1", 1, "1.2.3.1", "ARTER"):
@@ -83,26 +139,53 @@ def test_the_series_with_most_slices_is_taken_unless_one_is_named(
         read_volume(tmp_path, series="al")
 
 
-def test_a_missing_slice_is_logged_and_the_ends_keep_their_place(
+def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
+    """Wherever it lies, and however few slices there are to tell their distance by."""
+    for number, (heights, gap) in enumerate(
+        {
+            (
+                0,
+                2,
+                4,
+                8,
+                10,
+            ): "4 mm lies between its slices 3 and 4 (1_98.dcm and 1_97.dcm), where others are 2 mm",
+            (0, 2, 6): "4 mm lies between its slices 2 and 3",
+            (0, 4, 6): "4 mm lies between its slices 1 and 2",
+            (*range(0, 60, 10), *range(140, 240, 10)): "90 mm lies between its slices 6 and 7",
+        }.items()
+    ):
+        write_series(tmp_path / str(number), list(heights))
+        with pytest.raises(InputError, match=re.escape(gap)):
+            read_volume(tmp_path / str(number))
+
+
+def test_uneven_slices_are_told_and_the_ends_keep_their_place(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_series(tmp_path, [0, 2, 4, 8, 10])
+    write_series(tmp_path, [0, 2, 4, 6.8, 8.8])
     volume = read_volume(tmp_path)
-    assert "4 mm between slices 3 and 4, else 2 mm" in caplog.text
-    assert volume.geometry.spacing[2] == pytest.approx(2.5)
-    assert (volume.geometry.matrix @ [0, 0, 4, 1])[2] == pytest.approx(10)
+    assert "2.8 mm between slices 3 and 4, else 2 mm" in caplog.text
+    assert "off by up to 0.4 mm" in caplog.text
+    assert volume.geometry.spacing[2] == pytest.approx(2.2)
+    assert (volume.geometry.matrix @ [0, 0, 4, 1])[2] == pytest.approx(8.8)
+    assert volume.warnings == tuple(record.getMessage() for record in caplog.records)
 
 
 def test_even_slices_are_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_series(tmp_path, [0, 2, 4.01, 6])
-    read_volume(tmp_path)
+    volume = read_volume(tmp_path)
     assert not caplog.text
+    assert not volume.warnings
 
 
 def test_stacks_that_are_no_volume_are_told(tmp_path: Path) -> None:
     write_series(tmp_path / "times", [0, 1, 1, 2])
     with pytest.raises(InputError, match="several images at one position"):
         read_volume(tmp_path / "times")
+    write_series(tmp_path / "one by one", [0, 1, 2, 0, 1, 2])
+    with pytest.raises(InputError, match="several images at one position"):
+        read_volume(tmp_path / "one by one")
     write_series(tmp_path / "tilted", [0, 1, 2], tilt=0.2)
     with pytest.raises(InputError, match=r"gantry tilt of 11\.3 degrees"):
         read_volume(tmp_path / "tilted")

@@ -1,22 +1,30 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import shutil
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from cases import EVERYWHERE, ORGANS, Installation, install_random_weights, small_abdomen, write_case
 
 from DiffuSAMLib.datasets import LabelledFiles
-from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.evaluation import CaseResult, Evaluation, evaluate
+from DiffuSAMLib.errors import InputError, OutOfMemoryError
+from DiffuSAMLib.evaluation import CaseResult, Evaluation, evaluate, evaluate_by
 from DiffuSAMLib.metrics import OrganScore, score_case
+from DiffuSAMLib.preflight import CaseFacts
 from DiffuSAMLib.progress import ProgressEvent
+from DiffuSAMLib.segmentation_files import write_segmentation
 from DiffuSAMLib.segmenter import Segmenter
-from DiffuSAMLib.volumes import read_volume
+from DiffuSAMLib.terminology import segment_for
+from DiffuSAMLib.volumes import Volume, read_labelmap, read_volume
 from DiffuSAMLib.weights import LoadedPrior
+
+NAMES = dict(enumerate(ORGANS, start=1))
 
 
 def score(name: str, dice: float, hd95: float = 3.0) -> OrganScore:
@@ -95,16 +103,21 @@ def labelled(folder: Path, name: str, label_names: dict[int, str], *, seed: int 
 
 
 def test_scores_are_those_of_the_segmentation(loaded: LoadedPrior, tmp_path: Path) -> None:
-    names = dict(enumerate(ORGANS, start=1))
-    cases = [labelled(tmp_path, "a", names), labelled(tmp_path, "b", names, seed=4)]
+    cases = [labelled(tmp_path, "a", NAMES), labelled(tmp_path, "b", NAMES, seed=4)]
     events: list[ProgressEvent] = []
     found = evaluate(loaded, cases, options=EVERYWHERE, progress=events.append)
-    assert [event.done for event in events] == [0, 1, 2]
+    assert [(event.stage, event.done) for event in events] == [
+        ("read", 1),
+        ("read", 2),
+        ("evaluate", 0),
+        ("evaluate", 1),
+        ("evaluate", 2),
+    ]
     assert [case.name for case in found.cases] == ["a", "b"]
     assert all(case.seconds > 0 and case.modality == "CT" for case in found.cases)
     segmenter = Segmenter(loaded.backbone.backbone, loaded.prior)
     labels = segmenter.segment(read_volume(cases[0].image), EVERYWHERE).labels
-    values = {organ: value for value, organ in names.items()}
+    values = {organ: value for value, organ in NAMES.items()}
     expected = score_case(labels, small_abdomen().labels.array, values, (20.0, 3.5, 3.5))
     assert found.cases[0].scores.keys() == expected.keys()
     for organ in expected:
@@ -133,3 +146,152 @@ def test_cases_that_the_weights_have_seen_are_refused(loaded: LoadedPrior, tmp_p
     cases = [LabelledFiles(case, tmp_path / "x", tmp_path / "y", {}) for case in ("unseen", name)]
     with pytest.raises(InputError, match=f"used in training: {name}"):
         evaluate(loaded, cases)
+
+
+def test_spellings_of_an_organ_are_one_organ(
+    loaded: LoadedPrior, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = labelled(tmp_path, "a", NAMES)
+    spelled = {1: "Spleen", 2: "right_kidney", 3: "Left  kidney", 4: "LIVER"}
+    cases = [plain, dataclasses.replace(plain, name="b", label_names=spelled)]
+    one, other = evaluate(loaded, cases, options=EVERYWHERE).cases
+    assert list(other.scores) == list(ORGANS)
+    assert other.scores == one.scores
+    assert not caplog.records
+
+
+def test_organs_that_are_not_scored_are_said_once(
+    loaded: LoadedPrior, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What one case lacks and another has is no matter."""
+    first = labelled(tmp_path, "a", {4: "liver", 1: "pancreas"})
+    cases = [first, dataclasses.replace(first, name="b", label_names={1: "Spleen", 2: "Pancreas"})]
+    evaluation = evaluate(loaded, cases, options=EVERYWHERE)
+    assert [list(case.scores) for case in evaluation.cases] == [["liver"], ["spleen"]]
+    assert caplog.messages == [
+        "Not scored, for no label has the name: right kidney, left kidney.",
+        "Not scored, for the prior does not know them: Pancreas.",
+    ]
+
+
+def test_organs_asked_for_may_be_spelled_in_any_way(
+    loaded: LoadedPrior, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = labelled(tmp_path, "a", NAMES)
+    full = evaluate(loaded, [case], options=EVERYWHERE).cases[0].scores
+    some = dataclasses.replace(EVERYWHERE, organs=("LIVER", "right_kidney"))
+    scores = evaluate(loaded, [case], options=some).cases[0].scores
+    assert list(scores) == ["right kidney", "liver"]
+    assert scores["liver"].true_ml == full["liver"].true_ml
+    assert not caplog.records
+    with pytest.raises(InputError, match="does not know livr"):
+        evaluate(loaded, [case], options=dataclasses.replace(EVERYWHERE, organs=("livr",)))
+
+
+@pytest.mark.parametrize("table", [NAMES, {1: "spleen", 2: "Right_Kidney", 3: "Left_Kidney", 4: "liver"}])
+def test_a_segmentation_that_contradicts_the_table_is_refused(
+    loaded: LoadedPrior, tmp_path: Path, table: dict[int, str]
+) -> None:
+    case = labelled(tmp_path, "a", NAMES)
+    path, labels = tmp_path / "a.seg.nrrd", read_labelmap(case.labels)
+    swapped = [segment_for(ORGANS[place], value) for value, place in enumerate((0, 2, 1, 3), start=1)]
+    write_segmentation(path, labels.array, labels.geometry, swapped)
+    with pytest.raises(InputError) as error:
+        evaluate(loaded, [dataclasses.replace(case, labels=path, label_names=table)])
+    assert str(error.value) == (
+        "a: a.seg.nrrd has names of its own, and it calls label 2 left kidney, which is label 3 in the table given. "
+        "Leave the label names out to take those of the files."
+    )
+    own = dataclasses.replace(case, labels=path, label_names=read_labelmap(path).names)
+    assert list(evaluate(loaded, [own], options=EVERYWHERE).cases[0].scores) == list(ORGANS)
+
+
+def rewrite(path: Path, *, empty: bool = False, shift_mm: float = 0.0) -> None:
+    """A label map without labels, or at another place."""
+    image = sitk.ReadImage(str(path))
+    changed = image * 0 if empty else image
+    x, y, z = image.GetOrigin()
+    changed.SetOrigin((x, y, z + shift_mm))
+    sitk.WriteImage(changed, str(path))
+
+
+def nothing(volume: Volume, case: LabelledFiles) -> np.ndarray:
+    return np.zeros(volume.array.shape, np.uint8)
+
+
+def test_bad_cases_are_named_before_the_first_is_segmented(tmp_path: Path) -> None:
+    cases = [labelled(tmp_path, name, NAMES) for name in "abcd"]
+    rewrite(cases[1].labels, shift_mm=20)
+    cases[3].image.write_bytes(cases[3].image.read_bytes()[:-5000])
+    segmented: list[str] = []
+
+    def remembering(volume: Volume, case: LabelledFiles) -> np.ndarray:
+        segmented.append(case.name)
+        return nothing(volume, case)
+
+    with pytest.raises(
+        InputError, match=r"^b: The labels lie on another grid .* Nor can these be scored: d\."
+    ):
+        evaluate_by(remembering, cases, organs=ORGANS, training_cases=())
+    assert segmented == []
+
+
+def test_many_bad_cases_are_counted(tmp_path: Path) -> None:
+    cases = [LabelledFiles(str(n), tmp_path / "x", tmp_path / "y", NAMES) for n in range(9)]
+    with pytest.raises(
+        InputError, match=r"^0: There is no .* Check the path\. Nor .* scored: 1, 2, 3, 4, 5 and 3 more\."
+    ):
+        evaluate_by(nothing, cases, organs=ORGANS, training_cases=())
+
+
+def test_a_case_without_any_organ_is_a_control(tmp_path: Path) -> None:
+    """Found though absent scores 0; absent and not found is no figure."""
+    case = labelled(tmp_path, "a", NAMES)
+    rewrite(case.labels, empty=True)
+
+    def liver_somewhere(volume: Volume, case: LabelledFiles) -> np.ndarray:
+        labels = nothing(volume, case)
+        labels[2:4, 20:40, 20:40] = 4
+        return labels
+
+    scores = evaluate_by(liver_somewhere, [case], organs=ORGANS, training_cases=()).cases[0].scores
+    assert list(scores) == list(ORGANS)
+    assert math.isnan(scores["spleen"].dice)
+    assert scores["liver"].dice == 0
+    assert scores["liver"].hd95_mm == math.inf
+    assert scores["liver"].true_ml == 0
+
+
+def test_an_empty_label_map_of_another_grid_is_refused(tmp_path: Path) -> None:
+    case = labelled(tmp_path, "a", NAMES)
+    rewrite(case.labels, empty=True, shift_mm=20)
+    with pytest.raises(InputError, match=r"^a: .* holds no label"):
+        evaluate_by(nothing, [case], organs=ORGANS, training_cases=())
+
+
+def test_the_case_that_needs_too_much_memory_is_named(tmp_path: Path) -> None:
+    def fail(volume: Volume, case: LabelledFiles) -> np.ndarray:
+        raise OutOfMemoryError("Too little memory.", hint="Use another device.")
+
+    with pytest.raises(OutOfMemoryError, match=r"^a: Too little memory\. Use another device\."):
+        evaluate_by(fail, [labelled(tmp_path, "a", NAMES)], organs=ORGANS, training_cases=())
+
+
+def test_images_of_the_training_are_refused_under_another_name(loaded: LoadedPrior, tmp_path: Path) -> None:
+    """By the digests that a training's check of its cases notes down."""
+    trained, fresh = labelled(tmp_path, "p0", NAMES), labelled(tmp_path, "fresh", NAMES, seed=4)
+    copy = dataclasses.replace(trained, name="q0", image=tmp_path / "q0.nii.gz")
+    shutil.copyfile(trained.image, copy.image)
+    volume = read_volume(trained.image)
+    digest = CaseFacts.of(trained, volume, read_labelmap(trained.labels), ORGANS).digest
+    header = dataclasses.replace(
+        loaded.header, training={**loaded.header.training, "image_digests": [digest]}
+    )
+    prior = dataclasses.replace(loaded, header=header)
+    assert evaluate(prior, [fresh], options=EVERYWHERE).cases
+    with pytest.raises(
+        InputError, match=r"used in training under another name: q0\. Evaluate on other cases\."
+    ):
+        evaluate(prior, [fresh, copy], options=EVERYWHERE)
+    # Priors of earlier versions have no digests.
+    assert evaluate(loaded, [copy], options=EVERYWHERE).cases

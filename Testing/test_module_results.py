@@ -135,7 +135,7 @@ def test_a_script_is_told_what_cannot_be(logic: Any) -> None:
 
 def test_a_script_may_go_on_while_organs_appear(installed: Installed, logic: Any) -> None:
     volume = small_volume()
-    segmentation = logic.segment(volume, organs=["liver"], device="cpu", wait=False)
+    segmentation = logic.segment(volume, organs=["Liver"], device="cpu", wait=False)
     assert logic.running
     assert "being segmented" in refused(lambda: logic.segment(volume))
     installed.host.wait_until(lambda: not logic.running, PATIENCE_S)

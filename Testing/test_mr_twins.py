@@ -66,6 +66,16 @@ def test_air_is_dark_also_in_a_ct_that_was_clipped(lowest: float | None) -> None
     assert bright["air"] < 0.15 * bright["fat"]
 
 
+def test_organs_are_known_however_their_names_are_spelt() -> None:
+    abdomen = small_abdomen()
+    spelt = {1: "Spleen", 2: "Right_Kidney", 3: "left  kidney", 4: "LIVER"}
+    twins = [
+        mr_twin(abdomen.volume, abdomen.labels.array, names, seed=1, sequence="T2")
+        for names in (NAMES, spelt)
+    ]
+    np.testing.assert_array_equal(twins[0].array, twins[1].array)
+
+
 def test_the_same_seed_makes_the_same_twin_and_another_one_another() -> None:
     first, again, other = (twin_of_the_abdomen("T2", seed=seed).array for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)

@@ -13,6 +13,7 @@ from cases import ORGANS, small_abdomen, write_case
 from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.label_tables import names_in_file
 from DiffuSAMLib.preflight import Preflight, check_cases, organs_of, unified
 from DiffuSAMLib.segmentation_files import write_scalar, write_segmentation
 from DiffuSAMLib.terminology import segment_for
@@ -137,6 +138,48 @@ def test_a_segmentation_that_contradicts_the_table_stops_the_training(tmp_path: 
     write_segmentation(labels, abdomen.labels.array, abdomen.labels.geometry, swapped)
     (error,) = check(LabelledFiles("a", case.image, labels, NAMES)).errors[:1]
     assert "calls label 1 liver, which is label 4 in the table given" in error.message
+
+
+def nameless(folder: Path, *, layers: bool) -> LabelledFiles:
+    """A case whose second segment has had its name erased."""
+    case = a_case(folder, "a")
+    image = sitk.ReadImage(str(case.labels))
+    array = sitk.GetArrayFromImage(image)
+    if layers:
+        array = np.stack([array == 1, array == 2], axis=-1).astype(np.uint8)
+    stored = sitk.GetImageFromArray(array, isVector=layers)
+    stored.CopyInformation(image)
+    for number, name in enumerate(("spleen", "")):
+        value, layer = ("1", str(number)) if layers else (str(number + 1), "0")
+        for key, text in {"ID": f"S{number}", "Name": name, "LabelValue": value, "Layer": layer}.items():
+            stored.SetMetaData(f"Segment{number}_{key}", text)
+    path = folder / "labels" / "a.seg.nrrd"
+    sitk.WriteImage(stored, str(path))
+    return LabelledFiles("a", case.image, path, names_in_file(path))
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_a_segment_without_a_name_stops_the_training(tmp_path: Path, *, layers: bool) -> None:
+    case = nameless(tmp_path, layers=layers)
+    preflight = check(case, a_case(tmp_path, "b", 4))
+    (error,) = preflight.errors
+    assert str(error).startswith(
+        "a: in a.seg.nrrd the segment with label 2 has no name. Name it in 3D Slicer"
+    )
+    with pytest.raises(InputError, match="has no name"):
+        preflight.require_good()
+    # Where it is not to be learnt, it is background.
+    (line,) = [line for line in said(check_cases([case], ["spleen"])) if "no name" in line]
+    assert line.startswith("warning: a: label 2 ") or line.startswith("warning: a: labels 2, ")
+
+
+def test_more_organs_than_a_label_map_can_tell_apart_are_refused(tmp_path: Path) -> None:
+    image = tmp_path / "x"
+    names = [{value: f"organ {value + add}" for value in range(1, 200)} for add in (0, 100)]
+    cases = [LabelledFiles(str(number), image, image, each) for number, each in enumerate(names)]
+    with pytest.raises(InputError, match=r"name 299 organs, and a prior can have at most 255\. .*--organs"):
+        organs_of(cases, None)
+    assert organs_of(cases, ["organ 7"]) == ("organ 7",)
 
 
 def test_spellings_of_an_organ_are_one_organ(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.recipe import PAPER, Recipe, TrainingConfig, default_recipe, load_recipe
 from DiffuSAMLib.validation import ValidationConfig
+from DiffuSAMLib.weights import prior_path
 
 
 def test_the_papers_settings_are_the_default_of_metas_backbones() -> None:
@@ -151,3 +152,13 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
         load_recipe(path)
+
+
+def test_a_recipe_is_also_taken_of_a_prior_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    path = prior_path("abdomen")
+    assert load_recipe("abdomen") == load_recipe(path)
+    # The bundled prior began with a file that is not part of the installation.
+    assert load_recipe("abdomen").start == "auto"
+    assert f"{path} began with" in caplog.text
+    with pytest.raises(InputError, match="The recipe nobody cannot be read"):
+        load_recipe("nobody")

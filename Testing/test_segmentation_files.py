@@ -54,7 +54,27 @@ def test_labels_and_grid_come_back_from_every_format(
     back = read_labelmap(path)
     assert np.array_equal(back.array, labels)
     check_same_grid(geometry, back.geometry)
+    assert geometry.skew_mm < 1e-9
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", SEGMENTATION_ENDINGS)
+def test_a_sheared_grid_is_written_as_it_is_or_not_at_all(
+    tmp_path: Path, ending: str, labels: np.ndarray, segments: list[Segment]
+) -> None:
+    """NIfTI as it is written here has perpendicular axes."""
+    matrix = np.diag([1.0, 1.5, 2.5, 1.0])
+    matrix[0, 2] = 0.5
+    sheared = Geometry((5, 6, 7), matrix)
+    assert sheared.skew_mm > 1
+    path = tmp_path / f"case{ending}"
+    if ".nii" in ending:
+        with pytest.raises(InputError, match="not perpendicular"):
+            write_segmentation(path, labels, sheared, segments)
+        assert list(tmp_path.iterdir()) == []
+    else:
+        write_segmentation(path, labels, sheared, segments)
+        check_same_grid(sheared, read_labelmap(path).geometry)
 
 
 def test_names_come_back_from_slicers_format(tmp_path: Path, labels: np.ndarray, geometry: Geometry) -> None:

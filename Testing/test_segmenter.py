@@ -205,7 +205,7 @@ def test_fewer_organs_are_decoded_as_if_alone(segmenter: Segmenter, volume: Volu
 def test_a_choice_of_organs_is_numbered_in_the_order_of_the_prior(
     segmenter: Segmenter, volume: Volume
 ) -> None:
-    found = segmenter.segment(volume, replace(EVERYWHERE, organs=("liver", "spleen")))
+    found = segmenter.segment(volume, replace(EVERYWHERE, organs=("Liver", "spleen")))
     assert found.organs == ("spleen", "liver")
     assert set(np.unique(found.labels)) <= {0, 1, 2}
 

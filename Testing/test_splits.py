@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.splits import Split, load_split, refuse_overlap, save_split
+from DiffuSAMLib.splits import Split, load_split, refuse_overlap, refuse_seen_images, save_split
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -100,3 +100,10 @@ def test_evaluating_on_training_cases_is_refused_by_name() -> None:
     refuse_overlap(["a", "b"], ["c"])
     with pytest.raises(InputError, match=r"used in training: a, b\."):
         refuse_overlap(["b", "a", "d"], ["a", "c", "b"])
+
+
+def test_evaluating_on_training_images_is_refused_whatever_they_are_called() -> None:
+    refuse_seen_images((), [("a", "12")])
+    refuse_seen_images(["34"], [("a", "12")])
+    with pytest.raises(InputError, match=r"used in training under another name: a, c\."):
+        refuse_seen_images(["12", "34"], [("a", "12"), ("b", "56"), ("c", "34")])

@@ -16,6 +16,7 @@ import torch
 from cases import ORGANS, json_events, small_abdomen, write_case
 from PIL import Image
 from safetensors.torch import load_file
+from training_runs import OPTIONS, RECIPE, StopAfter, folders, four_cases
 
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.datasets import LabelledFiles
@@ -23,7 +24,7 @@ from DiffuSAMLib.errors import InputError, OutputError, UnfinishedRunError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.mr_gamma import PROCEDURAL_MR_GAMMA
 from DiffuSAMLib.prior_files import read_header, read_prior
-from DiffuSAMLib.recipe import Recipe, TrainingConfig, load_recipe
+from DiffuSAMLib.recipe import load_recipe
 from DiffuSAMLib.segmenter import Segmenter
 from DiffuSAMLib.train import finish_training, train_prior
 from DiffuSAMLib.training_events import LossesEvent, ValidationEvent, progress_line
@@ -31,60 +32,16 @@ from DiffuSAMLib.validation import ValidationConfig
 from DiffuSAMLib.weights import load_prior
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RECIPE = Recipe(
-    image_size=64,
-    width=(16, 32),
-    outline_width=8,
-    training=TrainingConfig(iterations=4, batch=2, checkpoint_seconds=0),
-    validation=ValidationConfig(every_minutes=0, slices=2),
-)
-OPTIONS = [
-    *("--image-size", "64", "--batch", "2", "--iterations", "6", "--validation", "none"),
-    *("--set", "width=[16,32]", "--set", "outline_width=8", "--set", "training.checkpoint_seconds=0"),
-]
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledFiles]:
-    folder = tmp_path_factory.mktemp("data")
-    found = []
-    for number in range(4):
-        name = f"case{number}"
-        write_case(folder, name, small_abdomen(3 + number))
-        file = f"{name}.nii.gz"
-        names = dict(enumerate(ORGANS, 1))
-        found.append(LabelledFiles(name, folder / "images" / file, folder / "labels" / file, names))
-    return found
-
-
-def folders(cases: list[LabelledFiles]) -> list[str]:
-    root = cases[0].image.parents[1]
-    names = ",".join(f"{value}={name}" for value, name in cases[0].label_names.items())
-    return [
-        *("--images", str(root / "images")),
-        *("--labels", str(root / "labels")),
-        *("--label-names", names, "--device", "cpu"),
-    ]
+    return four_cases(tmp_path_factory.mktemp("data"))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-class StopAfter:
-    """Stop and keep, or Ctrl-C, before an iteration."""
-
-    def __init__(self, iterations: int, *, keep: bool = True) -> None:
-        self.left, self.keep = iterations, keep
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        if self.left >= 0:
-            return False
-        if not self.keep:
-            raise KeyboardInterrupt
-        return True
 
 
 def test_a_run_tells_writes_and_keeps_what_happens(cases: list[LabelledFiles], tmp_path: Path) -> None:

@@ -33,6 +33,48 @@ def test_of_four_cases_the_last_that_shows_all_organs_is_held_out() -> None:
     assert (held_out.numbers[0], held_out.numbers[-1]) == (2, 17)
 
 
+def sparse_stack(name: str, organs: dict[int, tuple[int, ...]], *, slices: int = 120) -> LabelledStack:
+    """Each organ on the slices given alone."""
+    labels = np.zeros((slices, SIDE, SIDE), np.uint8)
+    for organ, numbers in organs.items():
+        labels[list(numbers), 20:40, 10 * organ : 10 * organ + 8] = organ
+    return LabelledStack(name, "CT", labels, labels, np.ones(len(organs), bool), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("organs", "slices", "showing"),
+    [
+        ({1: (20, 21, 60, 61)}, 12, 1),
+        ({1: (20, 21, 60, 61)}, 1, 1),
+        ({1: tuple(range(10, 110)), 2: (33,), 3: (77, 78)}, 12, 3),
+        ({1: (20,), 2: (50,), 3: (50, 90)}, 2, 3),
+        ({1: (20,), 2: (50,), 3: (90,)}, 2, 2),
+    ],
+)
+def test_slices_of_a_held_out_case_show_every_organ_that_so_many_can(
+    organs: dict[int, tuple[int, ...]], slices: int, showing: int
+) -> None:
+    stacks = [sparse_stack(name, organs) for name in "abcd"]
+    held_out = choose_held_out(stacks, ValidationConfig(slices=slices))
+    assert held_out is not None
+    assert len(held_out.numbers) == len(set(held_out.numbers)) == slices
+    assert list(held_out.numbers) == sorted(held_out.numbers)
+    shown = {organ for organ, numbers in organs.items() if set(numbers) & set(held_out.numbers)}
+    assert len(shown) >= showing
+    if showing == len(organs) and slices == 12:
+        # The others stay where they were: over the labels and a sixth of their length around them.
+        filled = sorted({number for numbers in organs.values() for number in numbers})
+        around = (filled[-1] - filled[0] + 1) // 6
+        assert held_out.numbers[0] == max(0, filled[0] - around)
+        assert held_out.numbers[-1] == min(119, filled[-1] + around)
+
+
+def test_a_named_case_that_shows_nothing_cannot_be_held_out() -> None:
+    stacks = [a_stack("a"), sparse_stack("b", {1: ()})]
+    with pytest.raises(InputError, match="case b cannot be held out: none of its slices"):
+        choose_held_out(stacks, ValidationConfig(held_out="b"))
+
+
 def test_of_fewer_cases_a_block_of_slices_is_held_out_and_never_drawn() -> None:
     stacks = [a_stack("a"), a_stack("b", first=2, last=18)]
     held_out = choose_held_out(stacks, CONFIG)

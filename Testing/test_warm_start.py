@@ -30,11 +30,11 @@ def test_the_bundled_prior_is_begun_with_where_it_fits(bundled: LoadedBackbone) 
 
 
 def test_organs_known_by_name_are_taken_over(bundled: LoadedBackbone) -> None:
-    """Whatever their order, and beside organs that are new."""
+    """Whatever their order and letter case, and beside organs that are new."""
     earlier = earlier_prior("abdomen", bundled, config_of(bundled, *ABDOMEN))
     assert earlier is not None
     old = load_prior("abdomen").prior.eval()
-    new = Prior(config_of(bundled, "liver", "pancreas", "spleen")).eval()
+    new = Prior(config_of(bundled, "Liver", "pancreas", "SPLEEN")).eval()
     begin_with(new, earlier)
     generator = torch.Generator().manual_seed(0)
     slices = torch.rand(2, 3, 256, 256, generator=generator)

@@ -214,21 +214,18 @@ def organsOf(prior: str, wanted: tuple[str, ...] | None) -> list:
     addLibraryToPath()
     from DiffuSAMLib.catalogue import locate
     from DiffuSAMLib.errors import DiffuSAMError
+    from DiffuSAMLib.organ_names import chosen_organs
     from DiffuSAMLib.prior_files import read_header
     from DiffuSAMLib.terminology import segment_for
 
-    try:
-        labels = read_header(locate(prior)).labels
-    except DiffuSAMError as error:
-        raise SegmentationError(error.message, hintOf(error.code, error.hint), error.code) from error
-    names = [label.name for label in labels]
-    unknown = [name for name in wanted or () if name not in names]
-    if unknown:
-        message = _("This prior does not know {organs}.").format(organs=", ".join(unknown))
-        raise SegmentationError(message, _("It knows: {organs}.").format(organs=", ".join(names)))
     if wanted is not None and not wanted:
         raise SegmentationError(_("No organ is chosen."), _("Choose at least one."))
-    return [segment_for(x.name, x.value) for x in labels if wanted is None or x.name in wanted]
+    try:
+        labels = read_header(locate(prior)).labels
+        chosen = chosen_organs([label.name for label in labels], wanted)
+    except DiffuSAMError as error:
+        raise SegmentationError(error.message, hintOf(error.code, error.hint), error.code) from error
+    return [segment_for(label.name, label.value) for label in labels if label.name in chosen]
 
 
 def _requireVolume(volumeNode) -> None:
