@@ -41,7 +41,8 @@ What to know before these figures are compared with others:
 - *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
   where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
   of BTCV end 45 mm beyond the organs.
-- *Development cases* were used to choose between variants; the test part, where it was run, was not.
+- *Development cases* were used to choose between variants; the test part was not, and was run once, at the end. Of MR it
+  consists of the 11 that the brightness of made-up MR was set by, see above.
 - *Peers* were trained on the same volumes with DiffuSAM's own augmentation unless the row says otherwise, for the minutes
   that stand beside them: 20 the decoder on frozen features, as the first row of A and B; 15 the others, as DiffuSAM begun
   with random weights. All go through the same refinement and clean-up, but for the layout: of several pieces of an organ
