@@ -146,8 +146,8 @@ def organs_of(cases: Sequence[LabelledFiles], organs: Sequence[str] | None) -> t
         InputError: An organ has no label in any case, or there is none, or there are more than a prior can have.
     """
     named = list(dict.fromkeys(name for case in cases for name in case.label_names.values()))
-    known = {name.lower(): name for name in named}
-    chosen = tuple(dict.fromkeys(known.get(organ.lower(), organ) for organ in organs or named))
+    known = {organ_key(name): name for name in named}
+    chosen = tuple(dict.fromkeys(known.get(organ_key(organ), organ) for organ in organs or named))
     missing = [organ for organ in chosen if organ not in named]
     if missing or not chosen:
         there = f" They name {', '.join(named)}." if named else ""

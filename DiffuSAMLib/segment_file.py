@@ -34,6 +34,7 @@ from .segmentation_files import (
     SCALAR_ENDINGS,
     SEGMENTATION_ENDINGS,
     require_ending,
+    require_grid,
     write_scalar,
     write_segmentation,
 )
@@ -125,6 +126,10 @@ class FileSegmenter:
         with timer("read"):
             _tell(progress, "read")
             image = self._read(request)
+            for path in (request.output, request.confidence):
+                if path is not None:
+                    # Also found on writing, but then the computing would be lost.
+                    require_grid(path, image.volume.geometry)
         with timer("load"):
             _tell(progress, "load")
             loaded, segmenter = self._load(request.prior, device)

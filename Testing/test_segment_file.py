@@ -20,6 +20,7 @@ from PIL import Image
 
 from DiffuSAMLib.errors import InputError, OutputError
 from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.planes import PLANES
 from DiffuSAMLib.procedural import make_abdomen
@@ -180,3 +181,17 @@ def test_a_missing_folder_is_found_before_the_image_is_read(image: Path, out: Pa
         segment_file(SegmentRequest(image, **paths), progress=stages.append)
     assert not stages
     assert not files_in(out)
+
+
+def test_a_sheared_grid_is_refused_for_nifti_before_anything_is_computed(tmp_path: Path, out: Path) -> None:
+    volume = small_abdomen().volume
+    matrix = np.array(volume.geometry.matrix)
+    matrix[0, 2] = 0.2 * matrix[2, 2]
+    sheared = Geometry(volume.geometry.shape, matrix)
+    write_scalar(tmp_path / "sheared.nrrd", volume.array.astype(np.float32), sheared)
+    stages: list[str] = []
+    request = SegmentRequest(tmp_path / "sheared.nrrd", out / "labels.nii.gz", modality="CT", device="cpu")
+    with pytest.raises(InputError, match="not perpendicular"):
+        segment_file(request, progress=lambda event: stages.append(event.stage))
+    assert stages == ["read"]
+    assert list(out.iterdir()) == []
