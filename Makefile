@@ -37,12 +37,13 @@ host-demo: $(READY)
 	$(BIN)/python Testing/host_demo.py
 
 # More threads than free cores make PyTorch many times slower; waiting threads should not spin. Files are the unit, for
-# what a file sets up is shared by its tests.
+# what a file sets up is shared by its tests; in their own order, since those of the fewest tests, which would come last,
+# are among the longest.
 WORKERS ?= 2
 test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = PASSIVE
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Days on two cores, and stops and goes on as you like: needs the data sets in DIFFUSAM_DATA (default: ../shared/data).
 # MINUTES is the time of each training; make tables shows what there is so far.

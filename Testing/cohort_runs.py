@@ -1,10 +1,11 @@
-"""What the tests of cohorts share: an installed copy, images that cannot be used, and the table of results."""
+"""What the tests of cohorts share: an installed copy, a cluster, images that cannot be used, and the table of results."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def use_random_weights(installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Installation(installed / "Resources").use(monkeypatch, tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster with a worker of two threads, inside this process."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=2,
+        processes=False,
+        protocol="tcp://",
+        host="127.0.0.1",
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    ) as cluster:
+        yield cluster.scheduler_address
 
 
 def add_bad_images(folder: Path) -> None:

@@ -10,6 +10,7 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
+from DiffuSAMLib import training, training_pictures
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.sam2_network import SAM2_CONFIGS
@@ -79,6 +80,16 @@ def a_compact_backbone() -> Backbone:
 def a_sam21_tiny_backbone() -> Backbone:
     """Meta's architecture at 128 px."""
     return random_backbone("sam2.1_tiny", image_size=128)
+
+
+@pytest.fixture
+def quick_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a training measures before its first iteration, and draws after its last, is of a few slices only.
+
+    Of all, it would be most of the time of a training of four iterations. `monkeypatch.undo()` brings them back.
+    """
+    monkeypatch.setattr(training, "MEASURED", 6)
+    monkeypatch.setattr(training_pictures, "SCATTER_SLICES", 8)
 
 
 @pytest.fixture

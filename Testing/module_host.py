@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ if sys.executable == PYTHON and importlib.util.find_spec("torch") is None:
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "DiffuSAMSegment"
 ORGANS = ("spleen", "right kidney", "left kidney", "liver")
-STAGES = ("read", "load", "encode", "generate", "propagate")
 PATIENCE_S = 300
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are looked up as Linux shows them")
 
@@ -115,6 +115,48 @@ def panel(host: Any, installed: Installed) -> Iterator[Any]:
     assert installed.leftovers() == []
 
 
+@pytest.fixture(scope="module")
+def opened(installed: Installed) -> Iterator[Any]:
+    """A panel whose child process is warm, open as long as the tests of a file; then nothing of it may be left."""
+    installed.host.clean()
+    panel = installed.open_panel()
+    with nodes_go():
+        panel.logic.segment(small_volume(), organs=["liver"], device="cpu")
+    yield panel
+    installed.host.unload_module(NAME)
+    assert installed.processes() == []
+    assert installed.leftovers() == []
+
+
+@pytest.fixture
+def warm_panel(opened: Any, installed: Installed) -> Iterator[Any]:
+    """That panel in an empty scene, for tests that do not ask how its child process begins or ends.
+
+    A file has either these or tests with a `panel` of their own.
+    """
+    from slicer_host.guard import Guard
+
+    with Guard(installed.host) as guard:
+        installed.host.guard = guard
+        with nodes_go():
+            yield opened
+        installed.host.process_events()
+    if problems := guard.problems():
+        pytest.fail("\n\n".join(problems), pytrace=False)
+
+
+@contextmanager
+def nodes_go() -> Iterator[None]:
+    """Nodes that are new at its end are removed; to close the scene would end the child process."""
+    import slicer
+
+    before = scene_nodes()
+    yield
+    for node in slicer.util.getNodesByClass("vtkMRMLNode"):
+        if node.GetID() not in before:
+            slicer.mrmlScene.RemoveNode(node)
+
+
 @pytest.fixture
 def logic(panel: Any) -> Any:
     return panel.logic
@@ -137,6 +179,22 @@ def small_volume(name: str = "abdomen", seed: int = 3) -> Any:
     """10 slices of 96 x 96 pixels that hold all four organs."""
     volume = make_abdomen(seed, shape=(10, 96, 96), spacing=(3.5, 3.5, 20.0)).volume
     return add_volume(volume.array, volume.geometry.matrix, name)
+
+
+def add_sequence() -> tuple[Any, Any]:
+    """Two frames, each another patient; returns the browser and the volume that shows the present one."""
+    import slicer
+
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "patients")
+    for number in range(2):
+        frame = small_volume(seed=number)
+        sequence.SetDataNodeAtValue(frame, str(number))
+        slicer.mrmlScene.RemoveNode(frame)
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    browser.SetSelectedItemNumber(0)
+    return browser, browser.GetProxyNode(sequence)
 
 
 def labels_of(segmentation: Any, volume: Any) -> np.ndarray:

@@ -108,6 +108,7 @@ def test_the_clean_backbone_is_asked_for_where_it_is_missing(
         job().backbone()
 
 
+@pytest.mark.usefixtures("quick_trainings")
 def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Callable[..., Path]) -> None:
     """From data to the result's file, and not again; other settings measure anew."""
     draw = job(backbone_path=backbone_seeing("hippocampus_001"), minutes=0.0001)

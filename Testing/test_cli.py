@@ -32,7 +32,8 @@ from DiffuSAMLib.volumes import read_volume
 from DiffuSAMLib.weights import load_backbone, load_prior
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TRAIN = ["--label-names", LABEL_NAMES, "--image-size", "128", "--device", "cpu"]
+pytestmark = pytest.mark.usefixtures("quick_trainings")
+TRAIN = ["--label-names", LABEL_NAMES, "--image-size", "128", "--batch", "2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

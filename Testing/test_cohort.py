@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,7 @@ distributed = pytest.importorskip("distributed")
 
 installed = cohort_runs.installed
 use_random_weights = cohort_runs.use_random_weights
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A cluster with a worker of two threads, inside this process."""
-    with distributed.LocalCluster(
-        n_workers=1,
-        threads_per_worker=2,
-        processes=False,
-        protocol="tcp://",
-        host="127.0.0.1",
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-    ) as cluster:
-        yield cluster.scheduler_address
+address = cohort_runs.address
 
 
 @pytest.fixture

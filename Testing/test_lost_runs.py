@@ -151,7 +151,7 @@ def long_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_half_way_leaves_nothing(
     long_image: Path, tmp_path: Path, out: Path, sent: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +190,7 @@ def test_a_run_that_is_stopped_half_way_leaves_nothing(
         error = process.stderr.read()
         code = process.wait(timeout=60)
     if sent != signal.SIGKILL:
-        assert code == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
+        assert code == 130
         assert error == "diffusam: interrupted.\n"
         assert json_events("".join(lines))[-1]["code"] == "interrupted"
     else:

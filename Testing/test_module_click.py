@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import module_host
@@ -22,7 +21,6 @@ from module_host import (
     labels_of,
     report_of,
     segment_names,
-    small_volume,
     tags,
 )
 
@@ -72,7 +70,8 @@ def clicked(installed: Installed) -> Clicked:
     voxels = -1
     while panel.logic.running:
         assert time.monotonic() - started < PATIENCE_S
-        time.sleep(0.002)
+        # Often enough to see every slice's coming; looking all the time would hold up what is waited for.
+        time.sleep(0.02)
         before = time.monotonic()
         slicer.app.processEvents()
         if panel.logic.running:
@@ -153,22 +152,3 @@ def test_a_second_run_does_not_encode_again(clicked: Clicked) -> None:
     assert clicked.second.pop("encode") == 0
     assert all(clicked.second.values()), clicked.second
     assert clicked.report["timings"]["encode"] > 0
-
-
-def test_the_report_outlives_saving(panel: Any, tmp_path: Path) -> None:
-    import slicer
-
-    segmentation = panel.logic.segment(small_volume(), device="cpu")
-    report = report_of(segmentation)
-    assert report["options"]["seed"] == 0
-    assert {"prior", "backbone", "timings", "organs", "versions"} <= set(report)
-    assert report["inputs"][0]["path"] == "abdomen"
-    slicer.mrmlScene.SetSaveToXMLString(True)
-    slicer.mrmlScene.Commit()
-    other = slicer.vtkMRMLScene()
-    other.SetLoadFromXMLString(True)
-    other.SetSceneXMLString(slicer.mrmlScene.GetSceneXMLString())
-    other.Import()
-    loaded = other.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-    assert report_of(loaded) == report
-    slicer.mrmlScene.SetSaveToXMLString(False)

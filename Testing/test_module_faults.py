@@ -12,6 +12,7 @@ import pytest
 from module_host import (
     Installed,
     click_and_wait,
+    refused,
     scene_nodes,
     small_volume,
 )
@@ -157,6 +158,36 @@ def test_a_script_gets_what_was_raised(logic: Any, monkeypatch: pytest.MonkeyPat
     with pytest.raises(MemoryError):
         logic.segment(small_volume())
     assert not logic.running
+
+
+def test_an_error_of_the_panels_own_process_is_a_sentence(
+    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The final import, or slices that appear, may need more memory than there is."""
+    from DiffuSAMSegmentLib.segmentation_output import SegmentationOutput
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    def refused_by_click() -> str:
+        click_and_wait(installed, panel)
+        assert panel.ui.segmentButton.text == "Segment organs"
+        assert panel.ui.segmentButton.enabled
+        return str(panel.ui.statusLabel.text)
+
+    volume = small_volume()
+    panel._parameterNode.inputVolume = volume
+    before = scene_nodes()
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationOutput, "finish", fail)
+        assert "too little memory" in refused_by_click()
+        assert scene_nodes() == before
+        assert "too little memory" in refused(lambda: panel.logic.segment(volume))
+        assert scene_nodes() == before
+    monkeypatch.setattr(SegmentationOutput, "update", fail)
+    assert "too little memory" in refused_by_click()
+    assert scene_nodes() == before
+    assert installed.processes() == []
 
 
 # Words.

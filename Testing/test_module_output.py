@@ -6,13 +6,10 @@ from typing import Any
 
 import module_host
 import numpy as np
-import pytest
 from module_host import (
     Installed,
     click_and_wait,
     labels_of,
-    refused,
-    scene_nodes,
     segment_names,
     small_volume,
 )
@@ -21,7 +18,8 @@ pytest_plugins = ["slicer_host.fixtures"]
 pytestmark = module_host.pytestmark
 
 installed = module_host.installed
-panel = module_host.panel
+opened = module_host.opened
+panel = module_host.warm_panel
 logic = module_host.logic
 
 
@@ -81,33 +79,3 @@ def test_a_damaged_report_in_a_scene_is_passed_over(panel: Any) -> None:
     panel._parameterNode.outputSegmentation = damaged
     assert panel.ui.resultTable.rowCount == 0
     assert panel.ui.segmentButton.enabled
-
-
-def test_an_error_of_the_panels_own_process_is_a_sentence(
-    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The final import, or slices that appear, may need more memory than there is."""
-    from DiffuSAMSegmentLib.segmentation_output import SegmentationOutput
-
-    def fail(*_: object) -> None:
-        raise MemoryError
-
-    def refused_by_click() -> str:
-        click_and_wait(installed, panel)
-        assert panel.ui.segmentButton.text == "Segment organs"
-        assert panel.ui.segmentButton.enabled
-        return str(panel.ui.statusLabel.text)
-
-    volume = small_volume()
-    panel._parameterNode.inputVolume = volume
-    before = scene_nodes()
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationOutput, "finish", fail)
-        assert "too little memory" in refused_by_click()
-        assert scene_nodes() == before
-        assert "too little memory" in refused(lambda: panel.logic.segment(volume))
-        assert scene_nodes() == before
-    monkeypatch.setattr(SegmentationOutput, "update", fail)
-    assert "too little memory" in refused_by_click()
-    assert scene_nodes() == before
-    assert installed.processes() == []

@@ -1,19 +1,14 @@
-"""Results in the test host: existing segmentations, volumes that lie anyhow, scripts, the module's self-test."""
+"""Results in the test host: existing segmentations, volumes that lie anyhow, what scripts and saved scenes see."""
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import module_host
 import numpy as np
-import pytest
 from module_host import (
-    NAME,
     PATIENCE_S,
-    ROOT,
     Installed,
     add_volume,
     labels_of,
@@ -23,7 +18,6 @@ from module_host import (
     segment_names,
     small_volume,
     transform_node,
-    wait_for_stage,
 )
 
 from DiffuSAMLib.procedural import make_abdomen
@@ -32,7 +26,8 @@ pytest_plugins = ["slicer_host.fixtures"]
 pytestmark = module_host.pytestmark
 
 installed = module_host.installed
-panel = module_host.panel
+opened = module_host.opened
+panel = module_host.warm_panel
 logic = module_host.logic
 
 
@@ -57,24 +52,6 @@ def test_an_existing_segmentation_keeps_its_other_segments(logic: Any) -> None:
     for identifier in ("tumour", "liver"):
         kept = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
         np.testing.assert_array_equal(kept, mask)
-
-
-def test_stop_brings_an_existing_segmentation_back(installed: Installed, panel: Any) -> None:
-    volume = small_volume()
-    segmentation = panel.logic.segment(volume, device="cpu")
-    names, found = segment_names(segmentation), labels_of(segmentation, volume)
-    segmentation.CreateClosedSurfaceRepresentation()
-    panel._parameterNode.inputVolume = volume
-    panel._parameterNode.outputSegmentation = segmentation
-    panel.ui.segmentButton.click()
-    wait_for_stage(installed, panel, "propagate")
-    panel.ui.segmentButton.click()
-    assert segment_names(segmentation) == names
-    np.testing.assert_array_equal(labels_of(segmentation, volume), found)
-    display = segmentation.GetDisplayNode()
-    content = segmentation.GetSegmentation()
-    assert all(display.GetSegmentVisibility(content.GetNthSegmentID(n)) for n in range(len(names)))
-    assert content.ContainsRepresentation("Closed surface") or not names
 
 
 def test_organs_do_not_depend_on_how_the_volume_lies(logic: Any) -> None:
@@ -142,30 +119,20 @@ def test_a_script_may_go_on_while_organs_appear(installed: Installed, logic: Any
     assert [organ["name"] for organ in report_of(segmentation)["organs"]] == ["liver"]
 
 
-def test_the_batch_example_of_the_readme_works(
-    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_report_outlives_saving(panel: Any, tmp_path: Path) -> None:
     import slicer
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    example = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "slicer" in text)
-    images, results = tmp_path / "images", tmp_path / "results"
-    images.mkdir()
-    results.mkdir()
-    assert slicer.util.saveNode(small_volume(), str(images / "one.nii.gz"))
-    slicer.mrmlScene.Clear()
-    codes: list[int] = []
-    monkeypatch.setattr(slicer.util, "exit", codes.append)
-    monkeypatch.setattr(sys, "argv", ["batch.py", str(images), str(results)])
-    exec(compile(example, "batch.py", "exec"), {})
-    assert codes == [0]
-    segmentation = slicer.util.loadSegmentation(str(results / "one.seg.nrrd"))
-    assert set(segment_names(segmentation)) <= {"liver", "spleen"}
-    assert installed.processes() == []
-
-
-@pytest.mark.usefixtures("installed", "panel")
-def test_the_self_test_of_the_module_runs() -> None:
-    module = sys.modules[NAME]
-    test = module.DiffuSAMSegmentTest()
-    test.runTest()
+    segmentation = panel.logic.segment(small_volume(), device="cpu")
+    report = report_of(segmentation)
+    assert report["options"]["seed"] == 0
+    assert {"prior", "backbone", "timings", "organs", "versions"} <= set(report)
+    assert report["inputs"][0]["path"] == "abdomen"
+    slicer.mrmlScene.SetSaveToXMLString(True)
+    slicer.mrmlScene.Commit()
+    other = slicer.vtkMRMLScene()
+    other.SetLoadFromXMLString(True)
+    other.SetSceneXMLString(slicer.mrmlScene.GetSceneXMLString())
+    other.Import()
+    loaded = other.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert report_of(loaded) == report
+    slicer.mrmlScene.SetSaveToXMLString(False)

@@ -7,37 +7,20 @@ from typing import Any
 import module_host
 import numpy as np
 from module_host import (
-    PATIENCE_S,
     Installed,
+    add_sequence,
     click_and_wait,
     report_of,
-    scene_nodes,
     segment_names,
-    small_volume,
 )
 
 pytest_plugins = ["slicer_host.fixtures"]
 pytestmark = module_host.pytestmark
 
 installed = module_host.installed
-panel = module_host.panel
+opened = module_host.opened
+panel = module_host.warm_panel
 logic = module_host.logic
-
-
-def add_sequence() -> tuple[Any, Any]:
-    """Two frames, each another patient; returns the browser and the volume that shows the present one."""
-    import slicer
-
-    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "patients")
-    for number in range(2):
-        frame = small_volume(seed=number)
-        sequence.SetDataNodeAtValue(frame, str(number))
-        slicer.mrmlScene.RemoveNode(frame)
-    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
-    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
-    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
-    browser.SetSelectedItemNumber(0)
-    return browser, browser.GetProxyNode(sequence)
 
 
 def show_frame(browser: Any, number: int) -> None:
@@ -75,51 +58,6 @@ def test_every_frame_of_a_sequence(installed: Installed, panel: Any) -> None:
         show_frame(browser, number)
         frames.append(report_of(segmentation)["inputs"][0]["sha256"])
     assert len(set(frames)) == 2
-
-
-def test_stop_in_a_sequence_leaves_nothing(installed: Installed, panel: Any) -> None:
-    browser, volume = add_sequence()
-    panel._parameterNode.inputVolume = volume
-    panel.ui.framesComboBox.currentIndex = 1
-    before = scene_nodes()
-    panel.ui.segmentButton.click()
-    installed.host.wait_until(lambda: panel._run.frame[0] == 1 or not panel.logic.running, PATIENCE_S)
-    assert panel.logic.running
-    panel.ui.segmentButton.click()
-    assert installed.processes() == []
-    assert scene_nodes() == before
-    assert browser.GetSelectedItemNumber() == 0
-
-
-def test_stop_in_a_sequence_brings_an_existing_segmentation_back(installed: Installed, panel: Any) -> None:
-    import slicer
-
-    _browser, volume = add_sequence()
-    segmentation = panel.logic.segment(volume, organs=["liver"], device="cpu")
-    mask = np.zeros((10, 96, 96), np.uint8)
-    mask[4:6, 30:50, 30:60] = 1
-    content = segmentation.GetSegmentation()
-    tumour = content.AddEmptySegment("tumour", "tumour")
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, tumour, volume)
-    segmentation.GetDisplayNode().SetSegmentVisibility(tumour, False)
-    report = report_of(segmentation)
-    liver = content.GetSegmentIdBySegmentName("liver")
-    before = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, liver, volume)
-    panel._parameterNode.inputVolume = volume
-    panel._parameterNode.outputSegmentation = segmentation
-    panel.ui.framesComboBox.currentIndex = 1
-    panel.ui.segmentButton.click()
-    installed.host.wait_until(lambda: panel._run.frame[0] == 1 or not panel.logic.running, PATIENCE_S)
-    assert panel.logic.running
-    panel.ui.segmentButton.click()
-    assert segment_names(segmentation) == ["liver", "tumour"]
-    assert report_of(segmentation) == report
-    for identifier, expected in ((liver, before), (tumour, mask)):
-        found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
-        np.testing.assert_array_equal(found, expected)
-    display = segmentation.GetDisplayNode()
-    assert display.GetSegmentVisibility(liver)
-    assert not display.GetSegmentVisibility(tumour)
 
 
 def test_an_edit_of_a_frame_outlives_another_frame(logic: Any) -> None:

@@ -119,6 +119,7 @@ def small_recipe(**settings: Any) -> Recipe:
     return Recipe(image_size=SIZE, width=(16, 32), outline_width=8, training=training, **settings)
 
 
+@pytest.mark.usefixtures("quick_trainings")
 def test_a_training_learns_from_twins_and_says_so(cases: list[LabelledFiles], tmp_path: Path) -> None:
     output = tmp_path / "prior.safetensors"
     header = train_prior(cases[:2], output, recipe=small_recipe(twins=2), device="cpu")

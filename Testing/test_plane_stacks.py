@@ -67,6 +67,7 @@ def test_a_case_held_out_is_in_no_plane(case: LabelledFiles) -> None:
     assert [stack.name for stack in stacks] == ["other, coronal", "other, sagittal"]
 
 
+@pytest.mark.usefixtures("quick_trainings")
 @pytest.mark.parametrize(("planes", "learnt"), [("auto", PLANES), ("axial", AXIAL)])
 def test_a_prior_says_which_planes_it_has_learnt(
     case: LabelledFiles, tmp_path: Path, planes: str, learnt: tuple[str, ...]

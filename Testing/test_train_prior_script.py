@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,14 +25,23 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_it_is_diffusam_train(tmp_path: Path) -> None:
     write_case(tmp_path, "a", small_abdomen())
-    folders = ["--images", "images", "--labels", "labels", "--label-names"]
-    done = run(*folders, LABEL_NAMES, "--check-only", cwd=tmp_path)
+    options = ["--images", "images", "--labels", "labels", "--label-names", LABEL_NAMES, "--check-only"]
+    done = run(*options, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 case can be trained on: spleen" in done.stdout
-    refused = run(*folders, "7=tail", "--check-only", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("diffusam: ")
-    assert refused.stderr.count("\n") == 1
+
+
+def test_a_refusal_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(tmp_path, "a", small_abdomen())
+    folders = ["--images", str(tmp_path / "images"), "--labels", str(tmp_path / "labels")]
+    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *sys.path])
+    main = runpy.run_path(str(SCRIPT))["main"]
+    assert main([*folders, "--label-names", "7=tail", "--check-only"]) == 2
+    refused = capsys.readouterr().err
+    assert refused.startswith("diffusam: ")
+    assert refused.count("\n") == 1
 
 
 def test_the_options_are_those_of_the_command(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.train import train_prior
 from DiffuSAMLib.training import PriorTraining
 
+pytestmark = pytest.mark.usefixtures("quick_trainings")
 SIDE = 64
 SHORT = TrainingConfig(
     iterations=4,
@@ -82,9 +83,10 @@ def test_a_prior_learns_the_memories_of_a_slice(
 
 
 def test_a_prior_learns_what_the_mask_decoder_makes_of_its_memories(
-    a_compact_backbone: Backbone, tmp_path: Path
+    a_compact_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equation 2, through a decoder of random weights."""
+    monkeypatch.undo()  # what was measured decides how fast it learns
     config = replace(SHORT, iterations=14, learning_rate=0.1, prior_weight=0)
     training = make_training(a_compact_backbone, tmp_path / "p.training", config=config)
     training.run()
@@ -215,7 +217,10 @@ def test_the_average_of_the_weights_is_what_training_gives(
     assert any((averaged[name] != value).any() for name, value in training.prior.named_parameters())
 
 
-def test_latents_are_standardised(a_compact_backbone: Backbone, tmp_path: Path) -> None:
+def test_latents_are_standardised(
+    a_compact_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # measured on as many slices as users' are
     training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
     averaged = training.run()
     (each,) = training.slices.encoded([5], keep=range(0))

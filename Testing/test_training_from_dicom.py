@@ -16,6 +16,7 @@ from DiffuSAMLib.segmentation_files import write_segmentation
 from DiffuSAMLib.terminology import segment_for
 from DiffuSAMLib.volumes import read_volume
 
+pytestmark = pytest.mark.usefixtures("quick_trainings")
 QUICK = [
     *("--image-size", "64", "--batch", "2", "--iterations", "2", "--validation", "none", "--device", "cpu"),
     *("--set", "width=[16,32]", "--set", "outline_width=8"),

@@ -23,6 +23,8 @@ from DiffuSAMLib.training_pictures import TrainingPictures
 from DiffuSAMLib.validation import HeldOut, Validation
 from DiffuSAMLib.volumes import read_volume
 
+pytestmark = pytest.mark.usefixtures("quick_trainings")
+
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledFiles]:

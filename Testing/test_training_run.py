@@ -32,6 +32,7 @@ from DiffuSAMLib.validation import ValidationConfig
 from DiffuSAMLib.weights import load_prior
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("quick_trainings")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,10 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_tells_writes_and_keeps_what_happens(cases: list[LabelledFiles], tmp_path: Path) -> None:
+def test_a_run_tells_writes_and_keeps_what_happens(
+    cases: list[LabelledFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # measured and drawn as users' are
     output, events = tmp_path / "p.safetensors", []
     header = train_prior(cases, output, recipe=RECIPE, device="cpu", listener=events.append)
     folder = tmp_path / "p.run"
@@ -165,50 +169,47 @@ def test_patience_ends_a_run_that_gets_no_better(
     assert header.tensors_sha256 == read_header(tmp_path / "p.run" / "best.safetensors").tensors_sha256
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(
-    cases: list[LabelledFiles], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, torch.Tensor]:
-    """The tensors of the run of `OPTIONS`."""
-    output = tmp_path_factory.mktemp("whole") / "whole.safetensors"
-    assert main(["train", *folders(cases), *OPTIONS, "-o", str(output)]) == 0
-    return load_file(output)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    cases: list[LabelledFiles],
-    uninterrupted: dict[str, torch.Tensor],
-    tmp_path: Path,
-    sent: signal.Signals,
+def test_a_run_killed_again_and_again_goes_on_as_if_nothing_had_happened(
+    cases: list[LabelledFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint is written after each iteration here; after two minutes at most as users run it."""
-    script = str(REPOSITORY / "DiffuSAMLib" / "train_prior.py")
-    cut = tmp_path / "cut.safetensors"
-    command = [sys.executable, script, *folders(cases), *OPTIONS, "--json-progress", "-o", str(cut)]
+    monkeypatch.undo()  # a process of its own measures on all slices
+    options = [*folders(cases), *OPTIONS, "--iterations", "10"]
+    cut, whole = tmp_path / "cut.safetensors", tmp_path / "whole.safetensors"
+    assert main(["train", *options, "-o", str(whole)]) == 0
+    kill_training([*options, "-o", str(cut)], signal.SIGKILL, tmp_path)
+    # The recipe is that of the run: its options need not be repeated.
+    resumed = [*folders(cases), "-o", str(cut), "--resume"]
+    kill_training(resumed, signal.SIGTERM, tmp_path)
+    kill_training(resumed, signal.SIGINT, tmp_path)
+    assert not cut.exists()
+    assert main(["train", *resumed]) == 0
+    # Not to the bit: the processes may share their work among threads in another way.
+    torch.testing.assert_close(load_file(cut), load_file(whole), atol=2e-3, rtol=2e-3)
+    assert rows(tmp_path / "cut.run" / "losses.csv")[-1]["iteration"] == "10"
+
+
+def kill_training(options: list[str], sent: signal.Signals, folder: Path) -> None:
+    """Sends a signal after the second iteration of a process of its own, or a later one."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, str(REPOSITORY / "DiffuSAMLib" / "train_prior.py"), *options, "--json-progress"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         # Whoever started the tests in the background had them, and so the child, ignore interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if '"train", "done": 2' in line:
+        if '"train", "done": ' in line and '"done": 1,' not in line:
             break
     process.send_signal(sent)
-    process.communicate()
-    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
-    assert not cut.exists()
-    # The recipe is that of the run: its options need not be repeated.
-    assert main(["train", *folders(cases), "-o", str(cut), "--resume"]) == 0
-    # Not to the bit: the two processes may share their work among threads in another way.
-    torch.testing.assert_close(load_file(cut), uninterrupted, atol=2e-3, rtol=2e-3)
-    assert rows(tmp_path / "cut.run" / "losses.csv")[-1]["iteration"] == "6"
+    _, error = process.communicate()
+    codes = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    assert process.returncode == codes[sent], error
+    assert error == ("" if sent == signal.SIGKILL else "diffusam: interrupted.\n")
 
 
 def test_check_only_reports_and_trains_nothing(

@@ -253,7 +253,7 @@ def test_a_job_whose_sender_has_gone_is_not_begun(mortal: Child, image: Path, tm
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
-@pytest.mark.parametrize("stage", ["read", "encode", "generate", "propagate", "write"])
+@pytest.mark.parametrize("stage", ["read", "encode", "propagate", "write"])
 def test_a_busy_worker_ends_at_once_and_leaves_no_file(
     mortal: Child, image: Path, tmp_path: Path, stage: str
 ) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cases import ORGANS, small_abdomen, write_case
 from test_worker import Child
+from training_runs import RECIPE
 
+from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.prior_files import read_header
-from DiffuSAMLib.recipe import Recipe, TrainingConfig
+from DiffuSAMLib.train import train_prior
 from DiffuSAMLib.validation import ValidationConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -41,14 +44,23 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             }
         )
     config = folder / "recipe.json"
-    Recipe(
-        image_size=64,
-        width=(16, 32),
-        outline_width=8,
-        training=TrainingConfig(batch=2, iterations=3, checkpoint_seconds=0),
-        validation=ValidationConfig(every_minutes=0, slices=2),
-    ).write(config)
+    replace(RECIPE, start=str(first_prior(folder))).write(config)
     return {"job": "train", "cases": cases, "config": str(config), "device": "cpu"}
+
+
+def first_prior(folder: Path) -> Path:
+    """To begin with: else each training would measure the latents anew, which takes longer than a few iterations."""
+    write_case(folder / "first", "first", small_abdomen(6))
+    image, labels = (folder / "first" / kind / "first.nii.gz" for kind in ("images", "labels"))
+    case = LabelledFiles("first", image, labels, dict(enumerate(ORGANS, 1)))
+    path = folder / "first.safetensors"
+    recipe = replace(
+        RECIPE,
+        training=replace(RECIPE.training, iterations=1),
+        validation=ValidationConfig(held_out="none"),
+    )
+    train_prior([case], path, recipe=recipe, device="cpu")
+    return path
 
 
 def run(child: Child, job: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
