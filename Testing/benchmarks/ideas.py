@@ -34,7 +34,8 @@ class Idea:
 # the neighbours' memories. The decoder of outlines is there at 0f62c8d, organs that compete at 277a731, kidneys in
 # unusual places at d5bf9c3, outlines alone and what differs from their memories at 517eb97, from where the outlines of
 # today come. "outlines_dropout" are as today's, but a tenth of the decoder's channels was left out at random in training,
-# slices were used twice, and its start had seen 25 minutes of procedural abdomens.
+# slices were used twice, and its start had seen 25 minutes of procedural abdomens. "anatomy_always" are as today's,
+# without the condition on the modality in the segmenter.
 IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once",
@@ -255,7 +256,7 @@ IDEAS = (
         for protocol in ("A", "B")
     ),
     *(
-        Idea(title, protocol, before, after, kept)
+        Idea(title, protocol, before, layout if after == "layout" else after, kept)
         for title, before, after, kept in (
             (
                 "Procedural MR and twins are brighter near the coils on the skin, and fat is at times not suppressed",
@@ -268,12 +269,12 @@ IDEAS = (
             (
                 "Of an organ's pieces the clean-up keeps the one that lies where it belongs (the same prior)",
                 "vessels",
-                "diffusam",
+                "layout",
                 True,
             ),
-            ("Coils, vessels, 30 twins and the place of pieces together", "before_layout", "diffusam", True),
+            ("Coils, vessels, 30 twins and the place of pieces together", "before_layout", "layout", True),
         )
-        for protocol in ("A", "B")
+        for protocol, layout in (("A", "diffusam"), ("B", "before_anatomy"))
     ),
     *(
         Idea(
@@ -284,6 +285,21 @@ IDEAS = (
             True,
         )
         for protocol in ("C-CT", "C-MR")
+    ),
+    *(
+        Idea(
+            "Outlines corrected by those of the whole volume, by a network that has learnt from procedural abdomens, "
+            "in a modality that the prior knows from no patient",
+            protocol,
+            "before_anatomy",
+            "diffusam",
+            True,
+        )
+        for protocol in ("B", "B-reverse")
+    ),
+    *(
+        Idea("The same in the modality of its patients", protocol, "diffusam", "anatomy_always", False)
+        for protocol in ("A", "C-CT", "C-MR")
     ),
     Idea(
         "Slices of three planes, which are joined, are not chained",

@@ -19,13 +19,17 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
+    "before_anatomy": (
+        "DiffuSAM before outlines were corrected by the volume (see the ideas)",
+        ("B", "B-reverse"),
+    ),
     "before_layout": (
         "DiffuSAM before the layout (see the ideas)",
         ("A", "B"),
     ),
     "before_twins": (
         "DiffuSAM before own guesses and twins (see the ideas)",
-        ("A", "B", "C-CT", "C-MR"),
+        ("A", "B", "C-CT", "C-MR", "D"),
     ),
     "no_outlines": ("DiffuSAM before outlines (see the ideas)", tuple(PROTOCOLS)),
     "no_outlines_no_3d": ("DiffuSAM before outlines, no 3D", tuple(PROTOCOLS)),
