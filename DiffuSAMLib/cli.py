@@ -154,7 +154,7 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--samples", type=int, default=1, help="chains averaged (default: 1)")
     command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     command.add_argument(
-        "--no-3d", action="store_true", help="take every slice by itself (the paper's ablation)"
+        "--no-3d", action="store_true", help="decode every slice by itself (the paper's ablation)"
     )
     command.add_argument(
         "--axial-only", action="store_true", help="leave out the other planes of a prior that knows three"
@@ -375,7 +375,6 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         refine=not arguments.no_refine,
         clean=not arguments.no_clean,
         axial_only=arguments.axial_only,
-        anatomy=not arguments.no_3d,
         propagation=PropagationConfig(three_d=not arguments.no_3d),
     )
 

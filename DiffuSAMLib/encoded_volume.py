@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .backbones import Backbone, ImageFeatures
 from .geometry import AxisOrder
@@ -80,19 +79,13 @@ class EncodedVolume:
         parts = even_parts(len(self), most=most, lanes=lanes.count)
         lanes.run((encoded(numbers) for numbers in parts), keep)
 
-    def squares(self, numbers: range) -> Tensor:
-        """Slices as the backbone is shown them, `(n, s, s)` in `[0, 1]`."""
-        return self._squares(self.order.view(self.volume.array), numbers, *intensity_window(self.volume))
-
-    def _squares(self, stack: np.ndarray, numbers: range, low: float, high: float) -> Tensor:
-        part = np.ascontiguousarray(stack[numbers.start : numbers.stop])
-        squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
-        return squares if self.gamma == 1 else squares.clamp(0, 1) ** self.gamma
-
     def _encoded(self, stack: np.ndarray, numbers: range, low: float, high: float) -> ImageFeatures:
         context = self._backbone.slice_context
         first = max(0, numbers.start - context)
-        squares = self._squares(stack, range(first, min(len(stack), numbers.stop + context)), low, high)
+        part = np.ascontiguousarray(stack[first : numbers.stop + context])
+        squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
+        if self.gamma != 1:
+            squares = squares.clamp(0, 1) ** self.gamma
         inner = torch.arange(numbers.start - first, numbers.stop - first)
         images = as_channels(squares, inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))

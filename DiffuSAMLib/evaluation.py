@@ -109,9 +109,7 @@ def evaluate(
             scored; or the prior does not know an organ of the options.
     """
     options = options or SegmentOptions()
-    segmenter = Segmenter(
-        loaded.backbone.backbone, loaded.prior, modalities=loaded.header.modalities, device=device
-    )
+    segmenter = Segmenter(loaded.backbone.backbone, loaded.prior, device=device)
     known = loaded.prior.config.organs
     # The segmenter would refuse an unknown name too, but only when all cases are read.
     organs = tuple(chosen_organs(known, options.organs))

@@ -222,12 +222,7 @@ class FileSegmenter:
             self._loaded = self._segmenter = None
             self._loaded = load_prior(name)
         if self._segmenter is None or self._segmenter.device != torch.device(device):
-            self._segmenter = Segmenter(
-                self._loaded.backbone.backbone,
-                self._loaded.prior,
-                modalities=self._loaded.header.modalities,
-                device=device,
-            )
+            self._segmenter = Segmenter(self._loaded.backbone.backbone, self._loaded.prior, device=device)
         return self._loaded, self._segmenter
 
     def _encoded(

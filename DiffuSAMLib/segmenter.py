@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +20,6 @@ from .geometry import Geometry
 from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
 from .organ_names import chosen_organs
-from .outline_correction import OutlineCorrection, outline_correction
 from .planes import AXIAL, usable_planes
 from .postprocessing import clean_labels
 from .prior import Prior, outline_memory
@@ -47,7 +46,6 @@ class SegmentOptions:
             organs.
         clean: Drop small pieces (all but the largest, of organs that are one piece) and fill small holes.
         axial_only: Leave out the other planes of a prior that has learnt from three.
-        anatomy: Correct outlines by the whole volume's (`Anatomy`) in modalities that the prior knows from no patient.
         propagation: How slices are chained; those of three planes that are joined are not.
     """
 
@@ -58,7 +56,6 @@ class SegmentOptions:
     refine: bool = True
     clean: bool = True
     axial_only: bool = False
-    anatomy: bool = True
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
 
 
@@ -102,16 +99,12 @@ class Segmenter:
     Args:
         backbone: Moved to `device`, frozen.
         prior: Trained for this backbone; `load_prior` checks that.
-        modalities: Of the patients that the prior has learnt from, as in its header; empty where nobody knows.
         device: "cpu", "cuda", "cuda:1", "mps".
     """
 
-    def __init__(
-        self, backbone: Backbone, prior: Prior, *, modalities: Collection[str] = (), device: str = "cpu"
-    ) -> None:
+    def __init__(self, backbone: Backbone, prior: Prior, *, device: str = "cpu") -> None:
         self.backbone = backbone.freeze().to(device)
         self.prior = prior.eval().requires_grad_(False).to(device)
-        self.modalities = modalities
         self.device = torch.device(device)
 
     def segment(
@@ -220,21 +213,15 @@ class Segmenter:
     ) -> list[PlaneLogits]:
         """Generates and decodes in each plane, the axial one being the one that is told of."""
         # Joined, three planes know of each other's neighbours already; chained, they were never better, and are slower.
-        if len(views) > 1:
-            alone = replace(options.propagation, three_d=False)
-            options = replace(options, propagation=alone, anatomy=False)
-        correction = None
-        # In a modality that it has learnt from patients, a prior knows better than a network that has seen none.
-        if options.anatomy and self.modalities and views[0].volume.modality not in self.modalities:
-            with timer("correct"):
-                correction = outline_correction(self.prior, views[0], device=self.device)
+        chained = options.propagation.three_d and len(views) == 1
+        options = replace(options, propagation=replace(options.propagation, three_d=chained))
         with ExitStack() as open_stores:
             shape = (len(organs) * options.samples, *self.backbone.memory_shape)
             stores = [open_stores.enter_context(TensorStore([shape])) for _ in views]
             with timer("generate"):
                 reports = _parts(_reporter(progress, "generate"), [len(view) for view in views])
                 presences = [
-                    self._generate(view, store, organs, options, correction, report)
+                    self._generate(view, store, organs, options, report)
                     for view, store, report in zip(views, stores, reports, strict=True)
                 ]
             found = []
@@ -253,7 +240,6 @@ class Segmenter:
         generated: TensorStore,
         organs: list[int],
         options: SegmentOptions,
-        correction: OutlineCorrection | None,
         report: Callable[[int, int], None],
     ) -> np.ndarray:
         """Stores a generated memory for every slice and organ that may be present; returns presence `(n, organs)`."""
@@ -270,24 +256,17 @@ class Segmenter:
             report(done, len(encoded))
 
         def made(numbers: range) -> Iterator[_Generated]:
-            yield self._generated(encoded, numbers, organs, options, correction)
+            yield self._generated(encoded, numbers, organs, options)
 
         parts = even_parts(len(encoded), most=CHUNK, lanes=lanes.count)
         lanes.run((made(numbers) for numbers in parts), keep)
         return presence
 
     def _generated(
-        self,
-        encoded: EncodedVolume,
-        numbers: range,
-        organs: list[int],
-        options: SegmentOptions,
-        correction: OutlineCorrection | None,
+        self, encoded: EncodedVolume, numbers: range, organs: list[int], options: SegmentOptions
     ) -> _Generated:
         features = encoded.features(numbers)
         outlines = self.prior.outlines(features)
-        if correction is not None:
-            outlines = correction.apply(outlines, numbers)
         presence = self.presence(numbers, outlines)[:, organs]
         wanted = (presence >= options.propagation.presence).nonzero()
         # Noise depends on the seed and the slice alone, not on which organs are asked for or how slices are batched.

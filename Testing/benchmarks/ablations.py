@@ -25,8 +25,7 @@ def _chained(**changes: object) -> SegmentOptions:
     return replace(BASE, propagation=replace(PropagationConfig(), **changes))  # type: ignore[arg-type]
 
 
-NO_CHAIN = PriorRow("no_chain", "no equation 3", options=_chained(three_d=False))
-NO_3D = PriorRow("no_3d", "no 3D", options=replace(NO_CHAIN.options, anatomy=False))
+NO_3D = PriorRow("no_3d", "no 3D", options=_chained(three_d=False))
 SLICE_BY_SLICE = replace(NO_3D.options, clean=False)
 # Options of segmenting: any prior can show what they do.
 INFERENCE = (
@@ -50,13 +49,6 @@ INFERENCE = (
     PriorRow("no_refine", "outlines not refined", options=replace(BASE, refine=False)),
     PriorRow("no_clean", "no clean-up", options=replace(BASE, clean=False)),
     PriorRow("no_3d_no_clean", "no 3D, no clean-up", options=SLICE_BY_SLICE),
-)
-# Of protocols only in whose modality the prior has seen no patient; in the others "no 3D" is without equation 3 alone.
-UNFAMILIAR = (
-    NO_CHAIN,
-    PriorRow(
-        "no_anatomy", "outlines not corrected by the whole volume", options=replace(BASE, anatomy=False)
-    ),
 )
 # Of protocol D only, whose voxels are cubes.
 AXIAL_ONLY = PriorRow(
@@ -100,8 +92,6 @@ def rows_for(protocol: str, draw: int, *, trains: bool) -> tuple[PriorRow, ...]:
     """The ablations that a draw of a protocol can show."""
     cubes = protocol == "D"
     rows = (*INFERENCE, AXIAL_ONLY) if cubes else INFERENCE
-    if protocol.startswith("B"):
-        rows = (*UNFAMILIAR, *rows)
     if trains:
         rows = (*rows, AXIAL, *TRAINING) if cubes else (*rows, *TRAINING)
         if protocol == "A" and draw in VOLUME_DRAWS:

@@ -12,7 +12,6 @@ from common import DATA, FOLDERS, RUNS, SPLITS
 from protocols import Job
 from units import Unit, fingerprint
 
-from DiffuSAMLib.anatomy import anatomy_path
 from DiffuSAMLib.datasets import load_stack, read_case
 from DiffuSAMLib.evaluation import Evaluation, evaluate
 from DiffuSAMLib.files import sha256_of
@@ -95,8 +94,6 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         # An adapted backbone is another than the one that the protocol's prior was made for.
         start = "none" if row.adapt_minutes else row.start or job.start
         weights["start_sha256"] = start_sha256(start)
-    if row.options.anatomy:
-        weights["anatomy_sha256"] = sha256_of(anatomy_path())
     unit = Unit(job, row.method, {**weights, "options": asdict(row.options)})
 
     def work() -> tuple[Evaluation, Mapping[str, Any]]:

@@ -19,10 +19,6 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
-    "before_anatomy": (
-        "DiffuSAM before outlines were corrected by the volume (see the ideas)",
-        ("B", "B-reverse"),
-    ),
     "before_layout": (
         "DiffuSAM before the layout (see the ideas)",
         ("A", "B"),
