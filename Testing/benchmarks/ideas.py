@@ -33,9 +33,10 @@ class Idea:
 # The rough masks are in the history, from commit e220ae9 to 683aa69; priors and backbones are not, nor is the code of
 # the neighbours' memories. The decoder of outlines is there at 0f62c8d, organs that compete at 277a731, kidneys in
 # unusual places at d5bf9c3, outlines alone and what differs from their memories at 517eb97, from where the outlines of
-# today come; what looks at all slices at f2e60f0, without its weights. "outlines_dropout" are as today's, but a tenth
-# of the decoder's channels was left out at random in training, slices were used twice, and its start had seen 25
-# minutes of procedural abdomens.
+# today come; what looks at all slices at f2e60f0, without its weights: it did so in B and B-reverse alone, and in A and C
+# by a script that took this condition out and is not kept. "outlines_dropout" are as today's, but a tenth of the
+# decoder's channels was left out at random in training, slices were used twice, and its start had seen 25 minutes of
+# procedural abdomens.
 IDEAS = (
     Idea(
         "An augmented slice is encoded once and learnt from six times, not once",
