@@ -160,6 +160,9 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
         "--axial-only", action="store_true", help="leave out the other planes of a prior that knows three"
     )
     command.add_argument(
+        "--no-smooth", action="store_true", help="do not let masks spread to the edges of the image's tissues"
+    )
+    command.add_argument(
         "--no-refine", action="store_true", help="leave outlines as the network draws them, and fat in organs"
     )
     command.add_argument("--no-clean", action="store_true", help="keep small pieces and holes")
@@ -372,6 +375,7 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         steps=arguments.steps,
         samples=arguments.samples,
         seed=arguments.seed,
+        smooth=not arguments.no_smooth,
         refine=not arguments.no_refine,
         clean=not arguments.no_clean,
         axial_only=arguments.axial_only,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from .backbones import Backbone, ImageFeatures
 from .geometry import AxisOrder
@@ -89,6 +90,22 @@ class EncodedVolume:
         inner = torch.arange(numbers.start - first, numbers.stop - first)
         images = as_channels(squares, inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))
+
+    def guide(self, size: int) -> np.ndarray:
+        """The slices as images `(n, size, size)`, float32, 0 to 1, for what follows their edges."""
+        stack, window = self.order.view(self.volume.array), intensity_window(self.volume)
+        images = np.empty((len(self), size, size), np.float32)
+        for numbers in even_parts(len(self), most=CHUNK, lanes=1):
+            part = np.ascontiguousarray(stack[numbers.start : numbers.stop])
+            squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, *window)))
+            images[numbers] = F.interpolate(
+                squares.clamp(0, 1)[:, None],
+                size=(size, size),
+                mode="bilinear",
+                antialias=True,
+                align_corners=False,
+            )[:, 0].numpy()
+        return images
 
     def features(self, numbers: Sequence[int]) -> ImageFeatures:
         return ImageFeatures(*self.store.get(numbers, device=self._backbone.device))

@@ -13,6 +13,7 @@ from torch import Tensor
 from .backbones import Backbone
 from .bright_fat import remove_bright_fat
 from .devices import autocast, memory_errors
+from .edge_aware_smoothing import smooth_masks
 from .encoded_volume import EncodedVolume
 from .errors import InputError
 from .full_resolution import PlaneLogits, to_volume
@@ -31,6 +32,8 @@ from .volumes import Volume
 
 # Slices generated at a time: bounds memory, and larger batches are not faster on a CPU.
 CHUNK = 8
+# Masks are smoothed at this resolution, or at their own where that is finer.
+SMOOTHED_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class SegmentOptions:
         steps: Diffusion sampling steps.
         samples: Chains with different noise, averaged.
         seed: Of the noise.
+        smooth: Let masks spread within what the image shows as one piece, across slices too where these are chained;
+            those of three planes that are joined are not smoothed.
         refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
             organs.
         clean: Drop small pieces (all but the largest, of organs that are one piece) and fill small holes.
@@ -53,6 +58,7 @@ class SegmentOptions:
     steps: int = 2
     samples: int = 1
     seed: int = 0
+    smooth: bool = True
     refine: bool = True
     clean: bool = True
     axial_only: bool = False
@@ -150,6 +156,9 @@ class Segmenter:
                         view.encode(report)
             found = self._found(views, organs, options, timer, progress, on_decoded)
             with timer("resample"):
+                # Joined, three planes are not the better for it.
+                if options.smooth and len(views) == 1:
+                    found = [self._smoothed(views[0], found[0], across=options.propagation.three_d)]
                 labels, confidence = to_volume(volume, found, refine=options.refine)
         with timer("clean"):
             order = views[0].order
@@ -233,6 +242,12 @@ class Segmenter:
                     logits = self._propagate(view, store, presence, options, report, listener)
                     found.append(PlaneLogits(view.order, view.grid, logits))
         return found
+
+    def _smoothed(self, view: EncodedVolume, found: PlaneLogits, *, across: bool) -> PlaneLogits:
+        """The same masks, at twice the resolution where they are coarse."""
+        side = self.backbone.image_size // 4
+        guide = view.guide(max(side, min(2 * side, SMOOTHED_SIDE)))
+        return replace(found, logits=smooth_masks(found.logits, guide, across=across))
 
     def _generate(
         self,

@@ -221,7 +221,9 @@ def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
 
     write_unit(tmp_path, "diffusam", 1, evaluation(0.7, 0.8))
     write_unit(tmp_path, "diffusam", 2, evaluation(0.9, 0.8))
-    write_unit(tmp_path, "no_3d", 2, evaluation(0.75, 0.85))
+    write_unit(tmp_path, "no_smooth", 1, evaluation(0.6, 0.8))
+    write_unit(tmp_path, "no_smooth", 2, evaluation(0.9, 0.8))
+    write_unit(tmp_path, "no_smooth_no_3d", 2, evaluation(0.75, 0.85))
     missed = Evaluation([CaseResult("btcv_0", "CT", {"liver": score("liver", 0.0, None)}, 1.0)])
     write_unit(tmp_path, "unet", 1, missed)
     write_unit(tmp_path, "wider", 1, evaluation(0.65))

@@ -35,7 +35,7 @@ def test_every_change_is_told_and_the_end_looks_like_the_result(tmp_path: Path) 
     encoded = EncodedVolume(volume, segmenter.backbone)
     live.begin(encoded, VALUES)
     assert not np.fromfile(path, np.uint8).any()
-    as_decoded = replace(EVERYWHERE, refine=False)
+    as_decoded = replace(EVERYWHERE, smooth=False, refine=False)
     result = segmenter.segment(volume, as_decoded, encoded=(encoded,), on_decoded=live)
     final = np.array([0, *VALUES.values()], np.uint8)[result.labels]
     assert set(organs) == set(VALUES)

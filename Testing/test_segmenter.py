@@ -13,6 +13,7 @@ from cases import EVERYWHERE, ORGANS, SIZE, finding_segmenter, reordered, restor
 from DiffuSAMLib.backbones import ImageFeatures
 from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.full_resolution import PlaneLogits
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.planes import PLANES
 from DiffuSAMLib.procedural import make_abdomen
@@ -321,6 +322,22 @@ def test_the_piece_is_kept_that_lies_where_the_organ_belongs(segmenter: Segmente
     assert not largest[4:8].any()
 
 
+@pytest.mark.parametrize("three_d", [True, False])
+def test_masks_are_smoothed_across_slices_where_these_are_chained(
+    segmenter: Segmenter, volume: Volume, three_d: bool
+) -> None:
+    options = replace(EVERYWHERE, propagation=replace(EVERYWHERE.propagation, three_d=three_d))
+    (view,) = segmenter.views(volume, options)
+    found = PlaneLogits(view.order, view.grid, np.zeros((4, 1, SIZE // 4, SIZE // 4)))
+    found.logits[:2] = 5.0
+    smoothed = segmenter._smoothed(view, found, across=three_d)
+    assert smoothed.logits.shape == (4, 1, SIZE // 2, SIZE // 2)
+    evened = smoothed.logits.mean((1, 2, 3))
+    assert (0.1 < evened[2] < evened[1] < 4.9) == three_d
+    labels = [segmenter.segment(volume, replace(options, smooth=smooth)).labels for smooth in (True, False)]
+    assert not np.array_equal(*labels)
+
+
 @pytest.fixture(scope="module")
 def three_planes(segmenter: Segmenter) -> Segmenter:
     prior = copy.deepcopy(segmenter.prior)
@@ -354,8 +371,10 @@ def test_the_axis_order_does_not_matter_in_three_planes(three_planes: Segmenter,
         np.testing.assert_array_equal(restored(found, axes, flips), expected)
 
 
-def test_slices_of_three_planes_are_not_chained(three_planes: Segmenter, cubic: Volume) -> None:
-    alone = replace(EVERYWHERE, propagation=replace(EVERYWHERE.propagation, three_d=False))
+def test_slices_of_three_planes_are_neither_chained_nor_smoothed(
+    three_planes: Segmenter, cubic: Volume
+) -> None:
+    alone = replace(EVERYWHERE, smooth=False, propagation=replace(EVERYWHERE.propagation, three_d=False))
     once, again = (three_planes.segment(cubic, options).labels for options in (EVERYWHERE, alone))
     np.testing.assert_array_equal(once, again)
 

@@ -18,18 +18,22 @@ from DiffuSAMLib.propagation import PropagationConfig
 from DiffuSAMLib.recipe import load_recipe
 from DiffuSAMLib.segmenter import SegmentOptions
 
-BASE = SegmentOptions()
+# Ablations are changes of the row "no_smooth": what smoothing mends would hide what each part is worth.
+BASE = SegmentOptions(smooth=False)
 
 
 def _chained(**changes: object) -> SegmentOptions:
     return replace(BASE, propagation=replace(PropagationConfig(), **changes))  # type: ignore[arg-type]
 
 
-NO_3D = PriorRow("no_3d", "no 3D", options=_chained(three_d=False))
-SLICE_BY_SLICE = replace(NO_3D.options, clean=False)
+NO_SMOOTH = PriorRow("no_smooth", "masks not smoothed", options=BASE)
+NO_SMOOTH_NO_3D = PriorRow("no_smooth_no_3d", "no 3D", options=_chained(three_d=False))
+NO_3D = PriorRow("no_3d", "no 3D", options=replace(NO_SMOOTH_NO_3D.options, smooth=True))
+SLICE_BY_SLICE = replace(NO_SMOOTH_NO_3D.options, clean=False)
 # Options of segmenting: any prior can show what they do.
 INFERENCE = (
-    NO_3D,
+    NO_SMOOTH,
+    NO_SMOOTH_NO_3D,
     *(
         PriorRow(f"steps_{n}", f"{n} sampling step{'s' * (n > 1)}", options=replace(BASE, steps=n))
         for n in (1, 5, 50)
@@ -54,35 +58,45 @@ INFERENCE = (
 AXIAL_ONLY = PriorRow(
     "axial_only", "of the three planes, the axial one alone", options=replace(BASE, axial_only=True)
 )
-AXIAL = PriorRow("axial", "axial slices alone, in training too", {"planes": "axial"})
+AXIAL = PriorRow("axial", "axial slices alone, in training too", {"planes": "axial"}, options=BASE)
 # Each of these is a training of its own.
-TRAINING = (
-    PriorRow("no_procedural", "begun with the same prior, no procedural abdomens besides", procedural=0),
-    PriorRow("no_twins", "no MR-like twins of the CT cases", {"twins": 0}),
-    PriorRow("anew", "begun with random weights, real cases alone", {"twins": 0}, start="none", procedural=0),
-    PriorRow("true_latents", "true latents under the noise, not guesses", {"training.recycle": False}),
-    PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
-    PriorRow("no_neighbours", "neighbours not in the channels, as in the paper", slice_context=0),
-    PriorRow("no_neighbours_no_3d", "that and no 3D", options=NO_3D.options, slice_context=0),
-    PriorRow("slices_alone", "that, no 3D and no clean-up", options=SLICE_BY_SLICE, slice_context=0),
-    PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
-    PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),
-    PriorRow(
-        "no_augmentation",
-        "no augmentation",
-        {
-            **{f"training.spatial.{name}": 0.0 for name in ("rotation", "scale", "shift", "elastic")},
-            "training.intensity.cross_modality": 0.0,
-            "training.intensity.strength": 0.0,
-        },
-    ),
-    PriorRow(
-        "no_cross_modality", "no cross-modality augmentation", {"training.intensity.cross_modality": 0.0}
-    ),
+TRAINING = tuple(
+    replace(row, options=replace(row.options, smooth=False))
+    for row in (
+        PriorRow("no_procedural", "begun with the same prior, no procedural abdomens besides", procedural=0),
+        PriorRow("no_twins", "no MR-like twins of the CT cases", {"twins": 0}),
+        PriorRow(
+            "anew", "begun with random weights, real cases alone", {"twins": 0}, start="none", procedural=0
+        ),
+        PriorRow("true_latents", "true latents under the noise, not guesses", {"training.recycle": False}),
+        PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
+        PriorRow("no_neighbours", "neighbours not in the channels, as in the paper", slice_context=0),
+        PriorRow("no_neighbours_no_3d", "that and no 3D", options=NO_3D.options, slice_context=0),
+        PriorRow("slices_alone", "that, no 3D and no clean-up", options=SLICE_BY_SLICE, slice_context=0),
+        PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
+        PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),
+        PriorRow(
+            "no_augmentation",
+            "no augmentation",
+            {
+                **{f"training.spatial.{name}": 0.0 for name in ("rotation", "scale", "shift", "elastic")},
+                "training.intensity.cross_modality": 0.0,
+                "training.intensity.strength": 0.0,
+            },
+        ),
+        PriorRow(
+            "no_cross_modality", "no cross-modality augmentation", {"training.intensity.cross_modality": 0.0}
+        ),
+    )
 )
 # Of protocol A only.
 VOLUMES = tuple(
-    PriorRow(f"volumes_{n}", f"{n} training volume{'s' * (n > 1)}", split=f"ct_{n}_volumes_draw{{}}")
+    PriorRow(
+        f"volumes_{n}",
+        f"{n} training volume{'s' * (n > 1)}",
+        options=BASE,
+        split=f"ct_{n}_volumes_draw{{}}",
+    )
     for n in (1, 5, 10)
 )
 VOLUME_DRAWS = (1, 2, 3)

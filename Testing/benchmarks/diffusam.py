@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ablations import NO_3D
+from ablations import BASE, NO_3D
 from prior_rows import PriorRow, measure_row
 from protocols import add_job_options, jobs
 
@@ -21,7 +21,7 @@ from DiffuSAMLib.interrupts import terminated_as_interrupt
 from DiffuSAMLib.recipe import load_recipe
 
 DIFFUSAM = PriorRow("diffusam", "DiffuSAM")
-REGRESSION = PriorRow("regression", "regression instead of diffusion", {"kind": "regression"})
+REGRESSION = PriorRow("regression", "regression instead of diffusion", {"kind": "regression"}, options=BASE)
 ADAPTED = PriorRow("diffusam_adapted", "DiffuSAM, backbone adapted to the training cases")
 
 

@@ -17,6 +17,8 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
+    "no_smooth": ("DiffuSAM, masks not smoothed", tuple(PROTOCOLS)),
+    "no_smooth_no_3d": ("that and no 3D", tuple(PROTOCOLS)),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "before_layout": (
@@ -31,6 +33,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_outlines_no_3d": ("DiffuSAM before outlines, no 3D", tuple(PROTOCOLS)),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
     "frozen_decoder": ("decoder on frozen features", ("A", "B", "B-reverse", "D")),
+    "frozen_decoder_smooth": (
+        "decoder on frozen features, masks smoothed",
+        ("A", "B", "B-reverse"),
+    ),
     "unet": ("2D UNet", ("A", "B", "B-reverse", "C-CT", "C-MR", "D")),
     "unetr": ("2D UNETR", ("A", "B", "B-reverse", "D")),
     "fate_sam": ("support memories (FATE-SAM style)", ("A", "B", "B-reverse", "D")),
@@ -41,6 +47,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dpl": ("denoised pseudo-labels (DPL style)", ("B", "B-reverse")),
     "dfg": ("feature guidance (DFG style)", ("B", "B-reverse")),
 }
+
 FIGURES = ("dice", "surface_dice", "dice_z_cropped")
 
 

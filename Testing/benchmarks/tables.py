@@ -10,7 +10,8 @@ from typing import Any
 
 from ablation_tables import ablation_sections, groups
 from common import ORGANS, RESULTS
-from ideas import decoders_table, ideas_table, segmenting_table
+from earlier_ideas import decoders_table, segmenting_table
+from ideas import ideas_table
 from markdown_tables import NOT_RUN, number, spread, table
 from protocols import PROTOCOLS
 from rows import METHODS, Summary, summaries

@@ -50,7 +50,7 @@ def _block(width: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def prepare(job: Job) -> Prepared:
+def prepare(job: Job, *, smooth: bool = False) -> Prepared:
     loaded = job.backbone()
     organs = len(job.protocol.organs)
     seeded(job)
@@ -59,17 +59,22 @@ def prepare(job: Job) -> Prepared:
     record = trained(job, "frozen_decoder", network, RECIPE, settings=settings)
     return Prepared(
         lambda volume, _: segment_slices(
-            partial(stack_logits, network), volume, organs=organs, size=RECIPE.size
+            partial(stack_logits, network), volume, organs=organs, size=RECIPE.size, smooth=smooth
         ),
         (*job.split.train, *loaded.training_cases),
         record,
     )
 
 
+SETTINGS = {"width": WIDTH, **asdict(RECIPE)}
 PEERS = {
-    "frozen_decoder": Peer(
-        "decoder on frozen features", prepare, {"width": WIDTH, **asdict(RECIPE)}, uses_backbone=True
-    )
+    "frozen_decoder": Peer("decoder on frozen features", prepare, SETTINGS, uses_backbone=True),
+    "frozen_decoder_smooth": Peer(
+        "decoder on frozen features, masks smoothed",
+        partial(prepare, smooth=True),
+        {**SETTINGS, "smooth": True},
+        uses_backbone=True,
+    ),
 }
 
 if __name__ == "__main__":

@@ -21,11 +21,13 @@ from units import fingerprint
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.checkpoints import read_checkpoint, write_checkpoint
 from DiffuSAMLib.datasets import LabelledStack, load_stack
+from DiffuSAMLib.edge_aware_smoothing import smooth_masks
 from DiffuSAMLib.full_resolution import PlaneLogits, to_volume
 from DiffuSAMLib.geometry import to_canonical
 from DiffuSAMLib.hounsfield import remove_fat
 from DiffuSAMLib.postprocessing import clean_labels
 from DiffuSAMLib.recipe import TrainingConfig
+from DiffuSAMLib.segmenter import SMOOTHED_SIDE
 from DiffuSAMLib.slice_sampler import Batch, SliceSampler
 from DiffuSAMLib.slices import SliceGrid, as_channels
 from DiffuSAMLib.stack_pool import StackPool
@@ -257,7 +259,12 @@ def stack_logits(network: Callable[[Tensor], Tensor], slices: Tensor) -> Tensor:
 
 @torch.no_grad()
 def segment_slices(
-    logits_of: Callable[[Tensor], Tensor], volume: Volume, *, organs: int, size: int = SIZE
+    logits_of: Callable[[Tensor], Tensor],
+    volume: Volume,
+    *,
+    organs: int,
+    size: int = SIZE,
+    smooth: bool = False,
 ) -> np.ndarray:
     """Labels on the volume's grid, from logits in the same way as DiffuSAM's: refined by the image, then cleaned.
 
@@ -266,12 +273,17 @@ def segment_slices(
         volume: Any grid.
         organs: How many.
         size: Side of the slices in pixels.
+        smooth: Whether masks are smoothed along the image's edges first, as DiffuSAM's are.
     """
     order = to_canonical(volume.geometry)
     grid = SliceGrid.fit(order.geometry, size)
     stack = torch.from_numpy(np.ascontiguousarray(order.apply(normalise(volume))))
-    likely = logits_of(grid.to_slices(stack)).softmax(1)[:, 1:]
-    labels, _ = to_volume(volume, [PlaneLogits(order, grid, likely.logit(eps=1e-4).numpy())], refine=True)
+    slices = grid.to_slices(stack)
+    logits = logits_of(slices).softmax(1)[:, 1:].logit(eps=1e-4).numpy()
+    if smooth:
+        guide = F.interpolate(slices[:, None], size=SMOOTHED_SIDE, mode="bilinear", antialias=True)
+        logits = smooth_masks(logits, guide[:, 0].clamp(0, 1).numpy(), across=True)
+    labels, _ = to_volume(volume, [PlaneLogits(order, grid, logits)], refine=True)
     values = range(1, organs + 1)
     if volume.modality == "CT":
         # The organs that CT cases label here are all solid, as trainings of DiffuSAM find too.
