@@ -163,7 +163,9 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
         "--no-smooth", action="store_true", help="do not let masks spread to the edges of the image's tissues"
     )
     command.add_argument(
-        "--no-refine", action="store_true", help="leave outlines as the network draws them, and fat in organs"
+        "--no-refine",
+        action="store_true",
+        help="leave outlines as coarse as the network draws them, and fat in organs",
     )
     command.add_argument("--no-clean", action="store_true", help="keep small pieces and holes")
 

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from .lanes import Lanes, even_parts
 
-# How far masks spread, and the step of an image of 0 to 1 across which that is e times less. A tenth to ten times as much
-# of the one with as much less of the other makes little difference.
+# How far masks spread, and the step of an image of 0 to 1 across which that is e times less. A third of the
+# one with half as much again of the other makes no difference.
 SPREAD = 1000.0
 EDGE = 0.007
 ROUNDS = 3
-# Organs at a time: bounds memory.
-CHUNK = 4
+# Of all organs that are smoothed at a time: bounds memory.
+MOST_VALUES = 2**24
 # Nothing is surer than this: rounding may bring probabilities to 0 or 1, or a little beyond.
 SUREST = float(expit(10.0))
 
@@ -42,7 +42,7 @@ def smooth_masks(logits: np.ndarray, guide: np.ndarray, *, across: bool) -> np.n
     organs = logits.shape[1]
     smoothed = np.empty((len(logits), organs, size, size), np.float16)
     axes = [axis for axis in ((2, 1, 0) if across else (2, 1)) if guide.shape[axis] > 1]
-    # Of neighbours along each axis, which comes first.
+    # How strongly neighbours along each axis are tied; that axis comes first.
     ties = [np.moveaxis(np.exp(np.abs(np.diff(guide, axis=axis)) / -EDGE), axis, 0) for axis in axes]
 
     def work(numbers: range) -> Iterator[None]:
@@ -61,10 +61,9 @@ def smooth_masks(logits: np.ndarray, guide: np.ndarray, *, across: bool) -> np.n
         smoothed[:, part] = np.moveaxis(logit(likely.clip(1 - SUREST, SUREST)), -1, 1)
         yield None
 
+    most = max(1, MOST_VALUES // guide.size)
     lanes: Lanes[None] = Lanes(torch.device("cpu"))
-    lanes.run(
-        (work(numbers) for numbers in even_parts(organs, most=CHUNK, lanes=lanes.count)), lambda _: None
-    )
+    lanes.run((work(numbers) for numbers in even_parts(organs, most=most, lanes=lanes.count)), lambda _: None)
     return smoothed
 
 

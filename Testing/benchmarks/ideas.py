@@ -298,7 +298,7 @@ IDEAS = (
     ),
     *(
         Idea(
-            "Every slice seen at three places, the mean probability counts (three times the time)",
+            "Every slice seen at three places, the mean probability counts (three times the time; the code is not kept)",
             protocol,
             "no_smooth",
             "places",
@@ -314,8 +314,9 @@ IDEAS = (
             "diffusam",
             True,
         )
-        for protocol in ("A", "B", "B-reverse", "C-CT", "C-MR", "D")
+        for protocol in ("A", "B", "B-reverse", "C-CT", "C-MR")
     ),
+    Idea("The same in each of three planes, which are joined", "D", "no_smooth", "planes_smoothed", False),
     Idea(
         "Slices of three planes, which are joined, are not chained",
         "D",

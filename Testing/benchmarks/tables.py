@@ -25,58 +25,64 @@ What to know before these figures are compared with others:
 
 - *Resolution*: the shared BTCV and CHAOS volumes have about 256 x 256 pixels in plane, half of the scanners' or less.
   DiffuSAM and all peers see slices of 256 pixels with both neighbours as channels.
-- *Backbone*: DiffuSAM-compact, 4 million parameters, pretrained by this project, not Meta's SAM2. In A, B and B-reverse
-  it has seen neither BTCV nor CHAOS (procedural abdomens, 40 hippocampus MR, two small automatically labelled CT);
-  in C and D it is the bundled one. Every result's JSON names the cases that its weights have seen, and scoring one
-  of them is refused.
-- *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen procedural
-  abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does. In A and B,
-  of 100 slices that it then learns from 60 are of the three CT, 25 of 30 MR-like twins of these, and 15 of 48 procedural
-  MR; in B-reverse 33 are of procedural CT. The peers begin with random weights and learn from the cases alone.
-- *MR that is made up*: how bright tissues are in procedural MR was set by looking at 11 CHAOS MR, medians of their organs
-  included, and twins are as bright. How bright fat is near the coils, and that livers show vessels, was set by looking at
-  these 11 and at the three that are scored, whose fat was taken for liver and spleen. On the labels of the
-  11 the exponent was chosen with which MR is shown to priors that know it from procedural abdomens alone, and found to be
-  1 with twins. They are cases of the bundled prior's training, none of which is scored. No weight of A, B or
+- *Backbone*: DiffuSAM-compact, 4 million parameters, pretrained by this project, not Meta's SAM2. In A, B and
+  B-reverse it has seen neither BTCV nor CHAOS (procedural abdomens, 40 hippocampus MR, two small automatically
+  labelled CT); in C and D it is the bundled one. Every result's JSON names the cases that its weights have seen, and
+  scoring one of them is refused.
+- *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen
+  procedural abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does.
+  In A and B, of 100 slices that it then learns from 60 are of the three CT, 25 of 30 MR-like twins of these, and 15
+  of 48 procedural MR; in B-reverse 33 are of procedural CT. The peers begin with random weights and learn from the
+  cases alone.
+- *MR that is made up*: how bright tissues are in procedural MR was set by looking at 11 CHAOS MR, medians of their
+  organs included, and twins are as bright. How bright fat is near the coils, and that livers show vessels, was set by
+  looking at these 11 and at the three that are scored, whose fat was taken for liver and spleen. On the labels of the
+  11 the exponent was chosen with which MR is shown to priors that know it from procedural abdomens alone, and found
+  to be 1 with twins. They are cases of the bundled prior's training, none of which is scored. No weight of A, B or
   B-reverse has seen them, but B is not ignorant of its target as a method of pure domain generalisation would be.
-- *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over cases
-  where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside it. Files
-  of BTCV end 45 mm beyond the organs.
+- *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over
+  cases where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside
+  it. Files of BTCV end 45 mm beyond the organs.
 - *Development cases* were used to choose between variants; the test part was not, and was run once, at the end; then
-  once more for B's row whole_volume, which it sent out. Of MR it consists of the 11 that the brightness of made-up MR
-  was set by, see above.
-- *Peers* were trained on the same volumes with DiffuSAM's own augmentation unless the row says otherwise, for the minutes
-  that stand beside them: 20 the decoder on frozen features, as the first row of A and B; 15 the others, as DiffuSAM begun
-  with random weights. All go through the same refinement and clean-up, but for the layout: of several pieces of an organ
-  DiffuSAM keeps the one that lies where it belongs among the others, peers the largest. Peers are re-implementations in
-  the manner of their papers, on this backbone, not the authors' code. DPL and DFG adapt to the images of the target cases
-  that are not scored, for a quarter of the time on top; so does the adapted backbone for minutes of its own. Points
-  from the truth tell a method in which slices an organ is; the compact backbone, pretrained without points, gets them as
-  memories of small discs.
+  once more for B's row whole_volume, which it sent out, and once for the smoothing, which changed nothing more. Of MR
+  it consists of the 11 that the brightness of made-up MR was set by, see above.
+- *Peers* were trained on the same volumes with DiffuSAM's own augmentation unless the row says otherwise, for the
+  minutes that stand beside them: 20 the decoder on frozen features, as the first row of A and B; 15 the others, as
+  DiffuSAM begun with random weights. All go through the same refinement and clean-up, but for two things: of several
+  pieces of an organ DiffuSAM keeps the one that lies where it belongs among the others, peers the largest; and peers'
+  masks are not smoothed, so that their rows stand against "masks not smoothed", but for the strongest, which was
+  measured both ways. So do the ablations: each is a change of that row, and so does the regression. Peers are
+  re-implementations in the manner of their papers, on this backbone, not the authors' code. DPL and DFG adapt to the
+  images of the target cases that are not scored, for a quarter of the time on top; so does the adapted backbone for
+  minutes of its own. Points from the truth tell a method in which slices an organ is; the compact backbone,
+  pretrained without points, gets them as memories of small discs.
 - *Outlines*: DiffuSAM's prior now draws outlines first, with the like of the strongest peer, the decoder on frozen
-  features, and diffuses how memories differ from theirs. Rows whose names begin with no_outlines, and rows of variants
-  from before, are of the prior that generated memories from the features alone. Among the ideas a row shows what the
-  diffusion adds to the outlines' own memories: as good as nothing.
-- *Steps*: where noise was put on the true latents in training, 50 steps drew a sample of the memories that the outlines
-  allow, and 1 or 2 steps came near their mean, which is the better memory (rows whose names begin with before_twins).
-  Where it is put on the prior's own guesses, further steps keep to the first one.
-- *3D*: "no 3D" leaves equation 3 out, the chain of memories, as the paper's ablation does; the slice's neighbours
-  stay in its outer channels, and the clean-up still sees the volume. The paper's slices have neither. The ablations
-  of A and B have rows without these too; there a prior was trained on slices without neighbours, on a backbone
-  pretrained with them. Rows whole_volume: outlines corrected by a network of 0.3 million parameters that looks at all
-  slices, trained on damaged outlines of procedural abdomens. It brought 1.3 points in B on the development cases and
-  lost 0.4 on the test cases, and lost elsewhere, so it was taken out again.
-- *Three planes*: where they are joined (D), slices are not chained, so that no 3D would be the same. The first row of
-  D made 1355 to 1366 steps, for other work shared the cores, that of before own guesses 2550 to 3260.
+  features, and diffuses how memories differ from theirs. Rows whose names begin with no_outlines, and rows of
+  variants from before, are of the prior that generated memories from the features alone. Among the ideas a row shows
+  what the diffusion adds to the outlines' own memories: as good as nothing.
+- *Steps*: where noise was put on the true latents in training, 50 steps drew a sample of the memories that the
+  outlines allow, and 1 or 2 steps came near their mean, which is the better memory (rows whose names begin with
+  before_twins). Where it is put on the prior's own guesses, further steps keep to the first one.
+- *Smoothing*: masks spread along the image's edges, in the plane and across slices (the fast global smoother). How
+  far, and what counts as an edge, was chosen on the development cases of A (draws 1 and 3), B (1, 2 and 4) and C. A
+  third of the one with one and a half of the other came within 0.3 points; weaker brought less, stronger lost in C.
+- *3D*: "no 3D" leaves equation 3 out, the chain of memories, as the paper's ablation does, and smooths every slice by
+  itself; the slice's neighbours stay in its outer channels, and the clean-up still sees the volume. The paper's
+  slices have neither. The ablations of A and B have rows without these too; there a prior was trained on slices
+  without neighbours, on a backbone pretrained with them. Rows whole_volume: outlines corrected by a network of 0.3
+  million parameters that looks at all slices, trained on damaged outlines of procedural abdomens. It brought 1.3
+  points in B on the development cases and lost 0.4 on the test cases, and lost elsewhere, so it was taken out again.
+- *Three planes*: where they are joined (D), slices are not chained, so that no 3D would be the same. The rows of D
+  made 1782 to 2038 steps in their 20 minutes, that of before own guesses 2550 to 3260 in 15.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
-  network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere. The
-  computers were not all equally fast; the number of steps is in each JSON. That of the first row of A and B made
-  1427 to 1770 steps in 20 minutes, for other work shared the cores, that of before_layout 1684 to 1816, that of the rows
-  before_twins 3143 to 4061. Trainings of the ablations on draw 1 made 974 to 1603, where DiffuSAM's own made 1456: five,
-  ten and one volumes and lambda_seg 0 had fewer (985, 1006, 1257, 974), the regression more (1603).
+  network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere.
+  The computers were not all equally fast; the number of steps is in each JSON. That of the first row of A and B made
+  1427 to 1770 steps in 20 minutes, for other work shared the cores, that of before_layout 1684 to 1816, that of the
+  rows before_twins 3143 to 4061. Trainings of the ablations on draw 1 made 974 to 1603, where DiffuSAM's own made
+  1456: five, ten and one volumes and lambda_seg 0 had fewer (985, 1006, 1257, 974), the regression more (1603).
 - *nnU-Net was cut*: its smallest recipe trains 250 000 steps of 3D patches, 9 hours on an A100 by its own
-  documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it
-  would have shown a few hundred steps and been no fair peer.
+  documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it would have
+  shown a few hundred steps and been no fair peer.
 """
 
 
