@@ -91,14 +91,15 @@ class EncodedVolume:
         images = as_channels(squares, inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))
 
-    def guide(self, size: int) -> np.ndarray:
-        """The slices as images `(n, size, size)`, float32, 0 to 1, for what follows their edges."""
-        stack, window = self.order.view(self.volume.array), intensity_window(self.volume)
-        images = np.empty((len(self), size, size), np.float32)
-        for numbers in even_parts(len(self), most=CHUNK, lanes=1):
-            part = np.ascontiguousarray(stack[numbers.start : numbers.stop])
+    def guide(self, numbers: range, size: int) -> np.ndarray:
+        """Slices as images `(n, size, size)`, float32, 0 to 1, for what follows their edges."""
+        stack = self.order.view(self.volume.array)[numbers.start : numbers.stop]
+        window = intensity_window(self.volume)
+        images = np.empty((len(numbers), size, size), np.float32)
+        for some in even_parts(len(numbers), most=CHUNK, lanes=1):
+            part = np.ascontiguousarray(stack[some.start : some.stop])
             squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, *window)))
-            images[numbers] = F.interpolate(
+            images[some] = F.interpolate(
                 squares.clamp(0, 1)[:, None],
                 size=(size, size),
                 mode="bilinear",

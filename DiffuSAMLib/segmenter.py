@@ -25,7 +25,7 @@ from .planes import AXIAL, usable_planes
 from .postprocessing import clean_labels
 from .prior import Prior, outline_memory
 from .progress import Progress, ProgressEvent
-from .propagation import Propagation, PropagationConfig
+from .propagation import NOTHING, Propagation, PropagationConfig
 from .run_report import StageTimer
 from .tensor_store import TensorStore
 from .volumes import Volume
@@ -34,6 +34,8 @@ from .volumes import Volume
 CHUNK = 8
 # Masks are smoothed at this resolution, or at their own where that is finer.
 SMOOTHED_SIDE = 128
+# As many slices beyond the first and the last that show something.
+SMOOTHED_BEYOND = 16
 
 
 @dataclass(frozen=True)
@@ -245,9 +247,17 @@ class Segmenter:
 
     def _smoothed(self, view: EncodedVolume, found: PlaneLogits, *, across: bool) -> PlaneLogits:
         """The same masks, at twice the resolution where they are coarse."""
-        side = self.backbone.image_size // 4
-        guide = view.guide(max(side, min(2 * side, SMOOTHED_SIDE)))
-        return replace(found, logits=smooth_masks(found.logits, guide, across=across))
+        shown = np.flatnonzero((found.logits > NOTHING + 1).any(axis=(1, 2, 3)))
+        if not shown.size:
+            return found
+        # Most of a long scan shows no organ that was asked for.
+        numbers = range(max(0, shown[0] - SMOOTHED_BEYOND), min(len(view), shown[-1] + 1 + SMOOTHED_BEYOND))
+        part = slice(numbers.start, numbers.stop)
+        side = found.logits.shape[-1]
+        size = max(side, min(2 * side, SMOOTHED_SIDE))
+        logits = np.full((*found.logits.shape[:2], size, size), NOTHING, np.float16)
+        logits[part] = smooth_masks(found.logits[part], view.guide(numbers, size), across=across)
+        return replace(found, logits=logits)
 
     def _generate(
         self,

@@ -13,7 +13,6 @@ from cases import EVERYWHERE, ORGANS, SIZE, finding_segmenter, reordered, restor
 from DiffuSAMLib.backbones import ImageFeatures
 from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.full_resolution import PlaneLogits
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.planes import PLANES
 from DiffuSAMLib.procedural import make_abdomen
@@ -320,22 +319,6 @@ def test_the_piece_is_kept_that_lies_where_the_organ_belongs(segmenter: Segmente
     largest = segmenter._cleaned(labels, organs, (5.0, 5.0, 5.0)) == 1
     assert largest[:3].any()
     assert not largest[4:8].any()
-
-
-@pytest.mark.parametrize("three_d", [True, False])
-def test_masks_are_smoothed_across_slices_where_these_are_chained(
-    segmenter: Segmenter, volume: Volume, three_d: bool
-) -> None:
-    options = replace(EVERYWHERE, propagation=replace(EVERYWHERE.propagation, three_d=three_d))
-    (view,) = segmenter.views(volume, options)
-    found = PlaneLogits(view.order, view.grid, np.zeros((4, 1, SIZE // 4, SIZE // 4)))
-    found.logits[:2] = 5.0
-    smoothed = segmenter._smoothed(view, found, across=three_d)
-    assert smoothed.logits.shape == (4, 1, SIZE // 2, SIZE // 2)
-    evened = smoothed.logits.mean((1, 2, 3))
-    assert (0.1 < evened[2] < evened[1] < 4.9) == three_d
-    labels = [segmenter.segment(volume, replace(options, smooth=smooth)).labels for smooth in (True, False)]
-    assert not np.array_equal(*labels)
 
 
 @pytest.fixture(scope="module")

@@ -78,8 +78,9 @@ What to know before these figures are compared with others:
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere.
   The computers were not all equally fast; the number of steps is in each JSON. That of the first row of A and B made
   1427 to 1770 steps in 20 minutes, for other work shared the cores, that of before_layout 1684 to 1816, that of the
-  rows before_twins 3143 to 4061. Trainings of the ablations on draw 1 made 974 to 1603, where DiffuSAM's own made
-  1456: five, ten and one volumes and lambda_seg 0 had fewer (985, 1006, 1257, 974), the regression more (1603).
+  rows before_twins 3143 to 4061, that of the smoothed decoder 875 and 882, of the one not smoothed 1889 to 1995 on
+  these draws. Trainings of the ablations on draw 1 made 974 to 1603, where DiffuSAM's own made 1456: five, ten and
+  one volumes and lambda_seg 0 had fewer (985, 1006, 1257, 974), the regression more (1603).
 - *nnU-Net was cut*: its smallest recipe trains 250 000 steps of 3D patches, 9 hours on an A100 by its own
   documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it would have
   shown a few hundred steps and been no fair peer.
