@@ -18,6 +18,8 @@ EDGE = 0.007
 ROUNDS = 3
 # Of all organs that are smoothed at a time: bounds memory.
 MOST_VALUES = 2**24
+# Slices, or rows of slices, at a time.
+BLOCK = 16
 # Nothing is surer than this: rounding may bring probabilities to 0 or 1, or a little beyond.
 SUREST = float(expit(10.0))
 
@@ -42,8 +44,6 @@ def smooth_masks(logits: np.ndarray, guide: np.ndarray, *, across: bool) -> np.n
     organs = logits.shape[1]
     smoothed = np.empty((len(logits), organs, size, size), np.float16)
     axes = [axis for axis in ((2, 1, 0) if across else (2, 1)) if guide.shape[axis] > 1]
-    # How strongly neighbours along each axis are tied; that axis comes first.
-    ties = [np.moveaxis(np.exp(np.abs(np.diff(guide, axis=axis)) / -EDGE), axis, 0) for axis in axes]
 
     def work(numbers: range) -> Iterator[None]:
         part = slice(numbers.start, numbers.stop)
@@ -52,13 +52,12 @@ def smooth_masks(logits: np.ndarray, guide: np.ndarray, *, across: bool) -> np.n
             size=(size, size),
             mode="bilinear",
             align_corners=False,
-        )
-        likely = np.moveaxis(expit(enlarged.numpy()), 1, -1)
+        ).numpy()
+        likely = expit(enlarged, out=enlarged)
         for left in range(ROUNDS - 1, -1, -1):
-            spread = 1.5 * SPREAD * 4**left / (4**ROUNDS - 1)
-            for axis, tie in zip(axes, ties, strict=True):
-                likely = np.moveaxis(_spread(np.moveaxis(likely, axis, 0), spread * tie), 0, axis)
-        smoothed[:, part] = np.moveaxis(logit(likely.clip(1 - SUREST, SUREST)), -1, 1)
+            for axis in axes:
+                _smooth_along(likely, guide, axis, spread=1.5 * SPREAD * 4**left / (4**ROUNDS - 1))
+        smoothed[:, part] = logit(likely.clip(1 - SUREST, SUREST, out=likely), out=likely)
         yield None
 
     most = max(1, MOST_VALUES // guide.size)
@@ -67,25 +66,44 @@ def smooth_masks(logits: np.ndarray, guide: np.ndarray, *, across: bool) -> np.n
     return smoothed
 
 
-def _spread(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
-    """Solves for what is near the values `(m, y, x, organs)` and tied along the first axis by `(m - 1, y, x)`.
+def _smooth_along(likely: np.ndarray, guide: np.ndarray, axis: int, *, spread: float) -> None:
+    """Smooths probabilities `(n, organs, k, k)` in place along one axis of the guide `(n, k, k)`."""
+    # Lines along slices are independent of each other: by a few slices, or rows, at a time they stay in the cache.
+    other = 1 if axis == 0 else 0
+    for begin in range(0, guide.shape[other], BLOCK):
+        block = slice(begin, begin + BLOCK)
+        images, masks = (guide[:, block], likely[:, :, block]) if axis == 0 else (guide[block], likely[block])
+        ties = np.ascontiguousarray(np.moveaxis(images, axis, 0))
+        ties = spread * np.exp(np.abs(np.diff(ties, axis=0)) / -EDGE)
+        # Organs lie between slices and rows.
+        lines = np.moveaxis(np.moveaxis(masks, 1, 0), axis + 1, 0)
+        lines[:] = _solved(np.ascontiguousarray(lines), ties)
+
+
+def _solved(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
+    """Solves for what is near the values `(m, organs, y, x)` and tied along the first axis by `(m - 1, y, x)`.
 
     The matrix has three diagonals: one pass forwards and one back (the Thomas algorithm).
     """
-    solved = np.empty(values.shape, np.float32)
-    passed_on = np.empty(ties.shape, np.float32)
-    above = np.zeros(ties.shape[1:], np.float32)
+    solved = np.empty_like(values)
+    passed_on = np.empty_like(ties)
+    above = np.zeros_like(ties[0])
     for row in range(len(values)):
-        below = ties[row] if row < len(ties) else 0.0
-        pivot = 1 + above + below
+        pivot = 1 + above
         if row:
             pivot -= above * passed_on[row - 1]
-            solved[row] = (values[row] + above[..., None] * solved[row - 1]) / pivot[..., None]
-        else:
-            solved[row] = values[row] / pivot[..., None]
         if row < len(ties):
-            passed_on[row] = below / pivot
+            pivot += ties[row]
+        inverse = np.reciprocal(pivot, out=pivot)
+        if row:
+            np.multiply(above, solved[row - 1], out=solved[row])
+            solved[row] += values[row]
+            solved[row] *= inverse
+        else:
+            np.multiply(values[row], inverse, out=solved[row])
+        if row < len(ties):
+            np.multiply(ties[row], inverse, out=passed_on[row])
             above = ties[row]
     for row in range(len(ties) - 1, -1, -1):
-        solved[row] += passed_on[row][..., None] * solved[row + 1]
+        solved[row] += passed_on[row] * solved[row + 1]
     return solved

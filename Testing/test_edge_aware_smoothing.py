@@ -7,7 +7,7 @@ import pytest
 from cases import EVERYWHERE, SIZE, finding_segmenter, small_abdomen
 from scipy.special import expit, logit
 
-from DiffuSAMLib.edge_aware_smoothing import _spread, smooth_masks
+from DiffuSAMLib.edge_aware_smoothing import _solved, smooth_masks
 from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.full_resolution import PlaneLogits
 from DiffuSAMLib.geometry import Geometry
@@ -84,16 +84,18 @@ def test_certainty_stays_finite(value: float) -> None:
 def test_a_pass_solves_the_equations_of_the_paper() -> None:
     """(1 + A) u = f, with A the Laplacian of the ties (equation 8)."""
     generator = np.random.default_rng(1)
-    values = generator.random((7, 2, 3, 4)).astype(np.float32)
+    values = generator.random((7, 4, 2, 3)).astype(np.float32)
     ties = 5 * generator.random((6, 2, 3)).astype(np.float32)
-    found = _spread(values, ties)
+    found = _solved(values, ties)
     for y in range(2):
         for x in range(3):
             matrix = np.eye(7)
             for row in range(6):
                 tie = ties[row, y, x]
                 matrix[row : row + 2, row : row + 2] += [[tie, -tie], [-tie, tie]]
-            np.testing.assert_allclose(found[:, y, x], np.linalg.solve(matrix, values[:, y, x]), rtol=1e-4)
+            np.testing.assert_allclose(
+                found[:, :, y, x], np.linalg.solve(matrix, values[:, :, y, x]), rtol=1e-4
+            )
 
 
 def test_slices_far_from_all_that_is_found_are_not_smoothed() -> None:
