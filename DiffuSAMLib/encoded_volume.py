@@ -83,22 +83,23 @@ class EncodedVolume:
     def _encoded(self, stack: np.ndarray, numbers: range, low: float, high: float) -> ImageFeatures:
         context = self._backbone.slice_context
         first = max(0, numbers.start - context)
-        part = np.ascontiguousarray(stack[first : numbers.stop + context])
-        squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, low, high)))
+        squares = self._squares(stack[first : numbers.stop + context], low, high)
         if self.gamma != 1:
             squares = squares.clamp(0, 1) ** self.gamma
         inner = torch.arange(numbers.start - first, numbers.stop - first)
         images = as_channels(squares, inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))
 
+    def _squares(self, slices: np.ndarray, low: float, high: float) -> torch.Tensor:
+        """Slices of the stack as squares `(n, s, s)`, the window's intensities from 0 to 1."""
+        return self.grid.to_slices(torch.from_numpy(scale_intensity(np.ascontiguousarray(slices), low, high)))
+
     def guide(self, numbers: range, size: int) -> np.ndarray:
         """Slices as images `(n, size, size)`, float32, 0 to 1, for what follows their edges."""
-        stack = self.order.view(self.volume.array)[numbers.start : numbers.stop]
-        window = intensity_window(self.volume)
+        stack, window = self.order.view(self.volume.array), intensity_window(self.volume)
         images = np.empty((len(numbers), size, size), np.float32)
         for some in even_parts(len(numbers), most=CHUNK, lanes=1):
-            part = np.ascontiguousarray(stack[some.start : some.stop])
-            squares = self.grid.to_slices(torch.from_numpy(scale_intensity(part, *window)))
+            squares = self._squares(stack[numbers.start :][some.start : some.stop], *window)
             images[some] = F.interpolate(
                 squares.clamp(0, 1)[:, None],
                 size=(size, size),

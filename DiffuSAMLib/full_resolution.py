@@ -34,7 +34,8 @@ class PlaneLogits:
     Attributes:
         order: Between the volume's axes and the stack of slices.
         grid: Between the stack and the square slices.
-        logits: Over the whole squares, `(n, organs, k, k)`; `k = s / 4` is what the decoder gives.
+        logits: Over the whole squares, `(n, organs, k, k)`; `k = s / 4` is what the decoder gives,
+            smoothing up to twice that.
     """
 
     order: AxisOrder

@@ -152,22 +152,8 @@ def test_the_same_seed_gives_the_same_labels(image: Path, tmp_path: Path) -> Non
 def test_one_organ_keeps_its_number(image: Path, tmp_path: Path) -> None:
     output = tmp_path / "liver.nii.gz"
     command = ["segment", str(image), "-o", str(output), "--device", "cpu", "--organs", "liver"]
-    assert (
-        main(
-            [
-                *command,
-                "--steps",
-                "1",
-                "--samples",
-                "2",
-                "--no-3d",
-                "--no-smooth",
-                "--no-refine",
-                "--no-clean",
-            ]
-        )
-        == 0
-    )
+    others = "--steps 1 --samples 2 --no-3d --no-smooth --no-refine --no-clean"
+    assert main([*command, *others.split()]) == 0
     assert set(np.unique(read_array(output))) == {0, 4}
 
 

@@ -72,8 +72,8 @@ What to know before these figures are compared with others:
   without neighbours, on a backbone pretrained with them. Rows whole_volume: outlines corrected by a network of 0.3
   million parameters that looks at all slices, trained on damaged outlines of procedural abdomens. It brought 1.3
   points in B on the development cases and lost 0.4 on the test cases, and lost elsewhere, so it was taken out again.
-- *Three planes*: where they are joined (D), slices are not chained, so that no 3D would be the same. The rows of D
-  made 1782 to 2038 steps in their 20 minutes, that of before own guesses 2550 to 3260 in 15.
+- *Three planes*: where they are joined (D), slices are neither chained nor smoothed, so that no 3D would be the same.
+  The rows of D made 1782 to 2038 steps in their 20 minutes, that of before own guesses 2550 to 3260 in 15.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere.
   The computers were not all equally fast; the number of steps is in each JSON. That of the first row of A and B made
