@@ -89,6 +89,13 @@ TRAINING = tuple(
         ),
     )
 )
+# No change of "no_smooth" but the counterpart of the whole method: smoothed as well, each slice within itself.
+SLICES_ALONE_SMOOTH = PriorRow(
+    "slices_alone_smooth",
+    "DiffuSAM, every slice alone",
+    options=replace(SLICE_BY_SLICE, smooth=True),
+    slice_context=0,
+)
 # Of protocol A only.
 VOLUMES = tuple(
     PriorRow(
@@ -130,8 +137,10 @@ def main() -> None:
             recipe = load_recipe(arguments.recipe or job.protocol.recipe)
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             trains = prior is None and not arguments.inference_only
-            base = PriorRow("diffusam", "DiffuSAM")
-            for row in (base, *rows_for(job.protocol.name, job.draw, trains=trains)):
+            whole = [PriorRow("diffusam", "DiffuSAM")]
+            if trains and job.protocol.name != "D":
+                whole.append(SLICES_ALONE_SMOOTH)
+            for row in (*whole, *rows_for(job.protocol.name, job.draw, trains=trains)):
                 if arguments.only is None or row.method in arguments.only:
                     measure_row(row, job, recipe=recipe, prior=prior)
 

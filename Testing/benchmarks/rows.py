@@ -17,20 +17,14 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
     "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
+    "slices_alone_smooth": (
+        "DiffuSAM, every slice alone: no neighbours in the channels, no 3D, no clean-up",
+        ("A", "B", "B-reverse"),
+    ),
     "no_smooth": ("DiffuSAM, masks not smoothed", tuple(PROTOCOLS)),
     "no_smooth_no_3d": ("that and no 3D", tuple(PROTOCOLS)),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
-    "before_layout": (
-        "DiffuSAM before the layout (see the ideas)",
-        ("A", "B"),
-    ),
-    "before_twins": (
-        "DiffuSAM before own guesses and twins (see the ideas)",
-        ("A", "B", "C-CT", "C-MR", "D"),
-    ),
-    "no_outlines": ("DiffuSAM before outlines (see the ideas)", tuple(PROTOCOLS)),
-    "no_outlines_no_3d": ("DiffuSAM before outlines, no 3D", tuple(PROTOCOLS)),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
     "frozen_decoder": ("decoder on frozen features", ("A", "B", "B-reverse", "D")),
     "frozen_decoder_smooth": (

@@ -10,8 +10,7 @@ from typing import Any
 
 from ablation_tables import ablation_sections, groups
 from common import ORGANS, RESULTS
-from earlier_ideas import decoders_table, segmenting_table
-from ideas import ideas_table
+from ideas import decoders_table, ideas_table, segmenting_table
 from markdown_tables import NOT_RUN, number, spread, table
 from protocols import PROTOCOLS
 from rows import METHODS, Summary, summaries
@@ -44,8 +43,8 @@ What to know before these figures are compared with others:
   cases where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside
   it. Files of BTCV end 45 mm beyond the organs.
 - *Development cases* were used to choose between variants; the test part was not, and was run once, at the end; then
-  once more for B's row whole_volume, which it sent out, and once for the smoothing, which changed nothing more. Of MR
-  it consists of the 11 that the brightness of made-up MR was set by, see above.
+  once more for an idea in B, which it sent out, and once for the smoothing, which changed nothing more. Of MR it
+  consists of the 11 that the brightness of made-up MR was set by, see above.
 - *Peers* were trained on the same volumes with DiffuSAM's own augmentation unless the row says otherwise, for the
   minutes that stand beside them: 20 the decoder on frozen features, as the first row of A and B; 15 the others, as
   DiffuSAM begun with random weights. All go through the same refinement and clean-up, but for two things: of several
@@ -57,30 +56,27 @@ What to know before these figures are compared with others:
   minutes of its own. Points from the truth tell a method in which slices an organ is; the compact backbone,
   pretrained without points, gets them as memories of small discs.
 - *Outlines*: DiffuSAM's prior now draws outlines first, with the like of the strongest peer, the decoder on frozen
-  features, and diffuses how memories differ from theirs. Rows whose names begin with no_outlines, and rows of
-  variants from before, are of the prior that generated memories from the features alone. Among the ideas a row shows
-  what the diffusion adds to the outlines' own memories: as good as nothing.
+  features, and diffuses how memories differ from theirs. Before, it generated memories from the features alone. Among
+  the ideas a row shows what the diffusion adds to the outlines' own memories: as good as nothing.
 - *Steps*: where noise was put on the true latents in training, 50 steps drew a sample of the memories that the
-  outlines allow, and 1 or 2 steps came near their mean, which is the better memory (rows whose names begin with
-  before_twins). Where it is put on the prior's own guesses, further steps keep to the first one.
+  outlines allow, and 1 or 2 steps came near their mean, which is the better memory (a row among the ideas). Where it
+  is put on the prior's own guesses, further steps keep to the first one.
 - *Smoothing*: masks spread along the image's edges, in the plane and across slices (the fast global smoother). How
   far, and what counts as an edge, was chosen on the development cases of A (draws 1 and 3), B (1, 2 and 4) and C. A
   third of the one with one and a half of the other came within 0.3 points; weaker brought less, stronger lost in C.
 - *3D*: "no 3D" leaves equation 3 out, the chain of memories, as the paper's ablation does, and smooths every slice by
   itself; the slice's neighbours stay in its outer channels, and the clean-up still sees the volume. The paper's
   slices have neither. The ablations of A and B have rows without these too; there a prior was trained on slices
-  without neighbours, on a backbone pretrained with them. Rows whole_volume: outlines corrected by a network of 0.3
-  million parameters that looks at all slices, trained on damaged outlines of procedural abdomens. It brought 1.3
-  points in B on the development cases and lost 0.4 on the test cases, and lost elsewhere, so it was taken out again.
+  without neighbours, on a backbone pretrained with them.
 - *Three planes*: where they are joined (D), slices are neither chained nor smoothed, so that no 3D would be the same.
-  The rows of D made 1782 to 2038 steps in their 20 minutes, that of before own guesses 2550 to 3260 in 15.
+  The rows of D made 1782 to 2038 steps in their 20 minutes.
 - *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
   network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere.
   The computers were not all equally fast; the number of steps is in each JSON. That of the first row of A and B made
-  1427 to 1770 steps in 20 minutes, for other work shared the cores, that of before_layout 1684 to 1816, that of the
-  rows before_twins 3143 to 4061, that of the smoothed decoder 875 and 882, of the one not smoothed 1889 to 1995 on
-  these draws. Trainings of the ablations on draw 1 made 974 to 1603, where DiffuSAM's own made 1456: five, ten and
-  one volumes and lambda_seg 0 had fewer (985, 1006, 1257, 974), the regression more (1603).
+  1427 to 1770 steps in 20 minutes, for other work shared the cores, that of the smoothed decoder 875 and 882, of the
+  one not smoothed 1889 to 1995 on these draws. Trainings of the ablations on draw 1 made 974 to 1603, where
+  DiffuSAM's own made 1456: five, ten and one volumes and lambda_seg 0 had fewer (985, 1006, 1257, 974), the
+  regression more (1603).
 - *nnU-Net was cut*: its smallest recipe trains 250 000 steps of 3D patches, 9 hours on an A100 by its own
   documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it would have
   shown a few hundred steps and been no fair peer.
@@ -189,10 +185,7 @@ def protocol_sections(part: str, folder: Path) -> list[str]:
             text += f"\nDiffuSAM, case by case (Dice):\n\n{case_table(own)}"
         sections.append(text)
     if part == "development":
-        sections += [
-            *ablation_sections(found),
-            f"## Ideas tried, priors trained for equal times\n\n{ideas_table(found)}",
-        ]
+        sections += ablation_sections(found)
     return sections
 
 
@@ -287,6 +280,7 @@ def training_speed(result: dict[str, Any]) -> str:
 
 
 SECTIONS = {
+    "ideas": ("Ideas tried, priors trained for equal times", ideas_table),
     "segmenting_ideas": ("Ideas of segmenting, tried on priors as they are: none is kept", segmenting_table),
     "decoder_ideas": ("The peer that is a decoder on frozen features: what makes it good", decoders_table),
     "mr_exponent": ("How dark MR is shown: 11 CHAOS MR that no benchmark scores", mr_exponent),
