@@ -160,11 +160,6 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
         "--axial-only", action="store_true", help="leave out the other planes of a prior that knows three"
     )
     command.add_argument(
-        "--no-regions",
-        action="store_true",
-        help="let organs lie where no training case has them, seen from the others",
-    )
-    command.add_argument(
         "--no-smooth", action="store_true", help="do not let masks spread to the edges of the image's tissues"
     )
     command.add_argument(
@@ -382,7 +377,6 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         steps=arguments.steps,
         samples=arguments.samples,
         seed=arguments.seed,
-        regions=not arguments.no_regions,
         smooth=not arguments.no_smooth,
         refine=not arguments.no_refine,
         clean=not arguments.no_clean,
