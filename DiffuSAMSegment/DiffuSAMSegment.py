@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 
 import qt
@@ -25,11 +27,7 @@ from DiffuSAMSegmentLib.installer import Installer, missingPackages
 from DiffuSAMSegmentLib.modality_choice import ModalityChoice
 from DiffuSAMSegmentLib.models_dialog import ModelsDialog
 from DiffuSAMSegmentLib.panel_parts import OrganList, ResultTable, prepareLog
-from DiffuSAMSegmentLib.parameter_node import (
-    Device,
-    DiffuSAMSegmentParameterNode,
-    resetToDefaults,
-)
+from DiffuSAMSegmentLib.parameter_node import Device, DiffuSAMSegmentParameterNode, resetToDefaults
 from DiffuSAMSegmentLib.priors import PriorCard, priorCards
 from DiffuSAMSegmentLib.run_section import RunSection, RunSectionCalls
 from DiffuSAMSegmentLib.sample_data import addProceduralAbdomen, registerSampleData
@@ -354,6 +352,12 @@ class DiffuSAMSegmentTest(ScriptedLoadableModuleTest):
             finally:
                 self.tearDown()
 
+    def waitWhile(self, condition: Callable[[], bool]) -> None:
+        while condition():
+            slicer.app.processEvents()
+            # Without a pause this loop would take a core from the child process.
+            time.sleep(0.01)
+
     def test_organs_are_found(self) -> None:
         """The procedural abdomen, compared with its truth; then another organ without a second encoding."""
         volumeNode, truth = addProceduralAbdomen()
@@ -383,8 +387,7 @@ class DiffuSAMSegmentTest(ScriptedLoadableModuleTest):
         panel._parameterNode.device = Device.CPU
         panel.ui.segmentButton.click()
         self.assertTrue(panel.logic.running, panel.ui.statusLabel.text)
-        while panel.logic.running:
-            slicer.app.processEvents()
+        self.waitWhile(lambda: panel.logic.running)
         segmentationNode = panel.ui.outputSelector.currentNode()
         self.assertIsNotNone(segmentationNode, panel.ui.statusLabel.text)
         self.assertEqual(segmentationNode.GetSegmentation().GetNumberOfSegments(), 4)
@@ -403,8 +406,7 @@ class DiffuSAMSegmentTest(ScriptedLoadableModuleTest):
             wait=False,
             listener=RunListener(lambda stage, *_counts: stages.append(stage)),
         )
-        while "encode" not in stages and self.logic.running:
-            slicer.app.processEvents()
+        self.waitWhile(lambda: "encode" not in stages and self.logic.running)
         self.assertTrue(self.logic.running)
         self.logic.stop()
         self.assertFalse(self.logic.running)
