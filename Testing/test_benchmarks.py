@@ -27,6 +27,7 @@ for folder in (BENCHMARKS / "peers", BENCHMARKS):
 
 import common  # noqa: E402
 import diffusam  # noqa: E402
+import ideas  # noqa: E402
 import prior_rows  # noqa: E402
 import protocols  # noqa: E402
 import run_all  # noqa: E402
@@ -245,6 +246,12 @@ def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
         "ablations_A.png",
     }
     assert all(path.stat().st_size > 1000 for path in tmp_path.glob("*.png"))
+
+
+def test_ideas_are_weighed_by_the_mean_of_their_draws() -> None:
+    idea = {"title": "twice", "protocol": "A", "minutes": [20.0], "kept": False}
+    table = ideas.ideas_table({"ideas": [{**idea, "dice": {"1": [0.7, 0.8], "4": [0.8, 0.72]}}]})
+    assert table.splitlines()[-1] == "| twice | A | 2 | 20 | 0.750 | 0.760 | +1.0 | taken out |"
 
 
 def test_tables_of_nothing_say_so(tmp_path: Path) -> None:
