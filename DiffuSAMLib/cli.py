@@ -160,6 +160,11 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
         "--axial-only", action="store_true", help="leave out the other planes of a prior that knows three"
     )
     command.add_argument(
+        "--no-regions",
+        action="store_true",
+        help="in a modality that the prior has not learnt from, let organs lie anywhere",
+    )
+    command.add_argument(
         "--no-smooth", action="store_true", help="do not let masks spread to the edges of the image's tissues"
     )
     command.add_argument(
@@ -377,6 +382,7 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         steps=arguments.steps,
         samples=arguments.samples,
         seed=arguments.seed,
+        regions=not arguments.no_regions,
         smooth=not arguments.no_smooth,
         refine=not arguments.no_refine,
         clean=not arguments.no_clean,

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from .datasets import LabelledStack
 from .hounsfield import is_solid
 from .layout import Position, centre_of, layout_of
+from .organ_regions import regions_of
 from .postprocessing import has_several_pieces
 from .volumes import CT_WINDOW_HU
 
 
 def label_traits(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, Any]:
-    """The fields `in_pieces`, `solid` and `layout` of a prior's configuration.
+    """The fields `in_pieces`, `solid`, `layout` and `regions` of a prior's configuration.
 
     Args:
         stacks: The training cases, with labels 1 for the first of `organs`.
         organs: Names of the labels.
     """
+    layout = _layout(stacks, organs)
     return {
         "in_pieces": _in_pieces(stacks, organs),
         "solid": _solid(stacks, organs),
-        "layout": _layout(stacks, organs),
+        "layout": layout,
+        "regions": regions_of(_positions(stacks, organs), layout),
     }
 
 
@@ -52,3 +57,12 @@ def _layout(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[st
         masks = {organ: stack.labels == value for value, organ in enumerate(organs, start=1)}
         centres.append({organ: centre_of(mask, stack.spacing) for organ, mask in masks.items() if mask.any()})
     return layout_of(centres)
+
+
+def _positions(
+    stacks: Sequence[LabelledStack], organs: tuple[str, ...]
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """Of one case after another the positions `(n, 3)` of its organs' voxels in mm."""
+    for stack in stacks:
+        voxels = {organ: np.argwhere(stack.labels == value) for value, organ in enumerate(organs, start=1)}
+        yield {organ: found * stack.spacing for organ, found in voxels.items() if len(found)}

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
 from .errors import InputError
 from .layout import Position
+from .organ_regions import OrganRegion, regions_from_json
 from .outline_decoder import OutlineDecoder, compete
 from .planes import AXIAL, PLANES, Plane
 
@@ -43,6 +44,8 @@ class PriorConfig:
         in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
         solid: Those labels to which neither fat nor gas belongs in most CT training cases.
         layout: Positions `(z, y, x)` of the labels in mm, up to a common shift, as in the training cases.
+        regions: Of labels, in the frame of the layout, as in the training cases.
+        modalities: Of the scans it has learnt from; in others organs are kept to their regions.
         planes: Those it has learnt from, the axial one first.
         mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
 
@@ -61,6 +64,8 @@ class PriorConfig:
     in_pieces: tuple[str, ...] = ()
     solid: tuple[str, ...] = ()
     layout: Mapping[str, Position] = field(default_factory=dict)
+    regions: Mapping[str, OrganRegion] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ("CT", "MR")
     planes: tuple[Plane, ...] = AXIAL
     mr_gamma: float = 1.0
 
@@ -90,7 +95,7 @@ class PriorConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PriorConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
+        return cls(**{**fields, "regions": regions_from_json(fields.get("regions", {}))})
 
 
 class Prior(nn.Module):

@@ -21,6 +21,7 @@ from .geometry import Geometry
 from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
 from .organ_names import chosen_organs
+from .organ_regions import keep_to_regions
 from .planes import AXIAL, usable_planes
 from .postprocessing import clean_labels
 from .prior import Prior, outline_memory
@@ -47,6 +48,8 @@ class SegmentOptions:
         steps: Diffusion sampling steps.
         samples: Chains with different noise, averaged.
         seed: Of the noise.
+        regions: In a modality that the prior has not learnt from, keep organs to where training cases have them, seen
+            from the other organs; not where slices stand by themselves.
         smooth: Let masks spread within what the image shows as one piece, across slices too where these are chained;
             those of three planes that are joined are not smoothed.
         refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
@@ -60,6 +63,7 @@ class SegmentOptions:
     steps: int = 2
     samples: int = 1
     seed: int = 0
+    regions: bool = True
     smooth: bool = True
     refine: bool = True
     clean: bool = True
@@ -158,6 +162,9 @@ class Segmenter:
                         view.encode(report)
             found = self._found(views, organs, options, timer, progress, on_decoded)
             with timer("resample"):
+                strange = volume.modality not in self.prior.config.modalities
+                if options.regions and strange and options.propagation.three_d and len(views) == 1:
+                    self._keep_to_regions(views[0], found[0].logits, organs)
                 # Joined, three planes are not the better for it.
                 if options.smooth and len(views) == 1:
                     found = [self._smoothed(views[0], found[0], across=options.propagation.three_d)]
@@ -244,6 +251,20 @@ class Segmenter:
                     logits = self._propagate(view, store, presence, options, report, listener)
                     found.append(PlaneLogits(view.order, view.grid, logits))
         return found
+
+    def _keep_to_regions(self, view: EncodedVolume, logits: np.ndarray, organs: list[int]) -> None:
+        """Takes from logits `(n, organs, k, k)`, in place, what lies where the organ cannot be, seen from the others."""
+        config = self.prior.config
+        spacing = view.grid.spacing(view.order.geometry, logits.shape[-1])
+        first = np.where(logits.max(axis=1) > 0, logits.argmax(axis=1) + 1, 0).astype(np.uint8)
+        keep_to_regions(
+            logits,
+            self._cleaned(first, organs, spacing),
+            [config.organs[organ] for organ in organs],
+            layout=config.layout,
+            regions=config.regions,
+            spacing=spacing,
+        )
 
     def _smoothed(self, view: EncodedVolume, found: PlaneLogits, *, across: bool) -> PlaneLogits:
         """The same masks, at twice the resolution where they are coarse."""

@@ -71,6 +71,13 @@ class SliceGrid:
         ]
         return square
 
+    def spacing(self, geometry: Geometry, side: int) -> tuple[float, float, float]:
+        """Distance `(z, y, x)` in mm of the positions of maps over the whole square, `side` of them in a row."""
+        across = self.size / side
+        down, right = self.pixel_share
+        x, y, z = geometry.spacing
+        return z, y / down * across, x / right * across
+
     def from_slices(self, maps: Tensor) -> Tensor:
         """Maps over the whole square, at any resolution, back to the stack's pixels.
 

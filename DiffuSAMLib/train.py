@@ -156,6 +156,7 @@ def train_prior(
         in_pieces=list(traits["in_pieces"]),
         solid=list(traits["solid"]),
         layout=traits["layout"],
+        regions=traits["regions"],
         planes=list(planes),
         mr_gamma=mr_gamma(
             modalities,
@@ -263,6 +264,8 @@ def finish_training(
                 in_pieces=tuple(record.in_pieces),
                 solid=tuple(record.solid),
                 layout=record.layout,
+                regions=record.regions,
+                modalities=tuple(record.modalities),
                 planes=tuple(record.planes),
                 mr_gamma=record.mr_gamma,
             ),

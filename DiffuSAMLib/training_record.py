@@ -11,6 +11,7 @@ from typing import Any
 from .checkpoints import other_run_error
 from .errors import InputError
 from .layout import Position
+from .organ_regions import OrganRegion, regions_from_json
 from .planes import AXIAL, Plane
 from .recipe import Recipe
 
@@ -36,6 +37,7 @@ class RunRecord:
         in_pieces: Organs that consist of several large pieces.
         solid: Organs without fat or gas in CT.
         layout: Where organs lie to one another.
+        regions: In which cells around them each lies.
         planes: In which the cases are cut into slices.
         mr_gamma: How dark it wants to see MR.
         image_digests: `image_digest` of every image that the weights have seen, as far as is known: names of files
@@ -55,6 +57,7 @@ class RunRecord:
     in_pieces: list[str] = dataclasses.field(default_factory=list)
     solid: list[str] = dataclasses.field(default_factory=list)
     layout: dict[str, Position] = dataclasses.field(default_factory=dict)
+    regions: dict[str, OrganRegion] = dataclasses.field(default_factory=dict)
     planes: list[Plane] = dataclasses.field(default_factory=lambda: list(AXIAL))
     mr_gamma: float = 1.0
     image_digests: list[str] = dataclasses.field(default_factory=list)
@@ -70,8 +73,9 @@ class RunRecord:
             InputError: It has none.
         """
         try:
-            return cls(**json.loads(state["record"]))
-        except (KeyError, TypeError, ValueError) as error:
+            content = json.loads(state["record"])
+            return cls(**{**content, "regions": regions_from_json(content.get("regions", {}))})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise other_run_error(checkpoint) from error
 
     def started_with(self, sha256: str, training: dict[str, Any]) -> RunRecord:

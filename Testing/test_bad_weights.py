@@ -69,6 +69,12 @@ BAD_HEADERS: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
         lambda header: header["config"].update(layout={"liver": [0, 1]}),
         "cannot build",
     ),
+    (
+        "a region that is none",
+        lambda header: header["config"].update(regions={"liver": {"start": [0, 0, 0]}}),
+        "cannot build",
+    ),
+    ("regions that are none", lambda header: header["config"].update(regions=[1]), "cannot build"),
     ("an unknown plane", lambda header: header["config"].update(planes=["oblique"]), "cannot build"),
     ("another width", lambda header: header["config"].update(width=[32, 64]), "other names or shapes"),
     ("other organs", lambda header: header["config"].update(organs=["a", "b", "c", "d"]), "contradicts"),

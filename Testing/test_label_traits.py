@@ -31,6 +31,14 @@ def test_the_layout_says_where_organs_lie_in_mm() -> None:
     assert layout["liver"][1] < layout["right kidney"][1]
 
 
+def test_the_regions_hold_the_organs_in_the_frame_of_the_layout() -> None:
+    traits = label_traits([stack(3), stack(4)], ORGANS)
+    assert set(traits["regions"]) == set(ORGANS)
+    for organ, region in traits["regions"].items():
+        middle = np.multiply(region.start, 10.0) + np.subtract(region.shape, 1) * 5.0
+        assert np.abs(middle - traits["layout"][organ]).max() < 40
+
+
 def test_a_pair_is_in_pieces() -> None:
     one = stack()
     labels = one.labels.copy()

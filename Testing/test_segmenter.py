@@ -14,6 +14,7 @@ from DiffuSAMLib.backbones import ImageFeatures
 from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.organ_regions import OrganRegion
 from DiffuSAMLib.planes import PLANES
 from DiffuSAMLib.procedural import make_abdomen
 from DiffuSAMLib.progress import ProgressEvent
@@ -319,6 +320,35 @@ def test_the_piece_is_kept_that_lies_where_the_organ_belongs(segmenter: Segmente
     largest = segmenter._cleaned(labels, organs, (5.0, 5.0, 5.0)) == 1
     assert largest[:3].any()
     assert not largest[4:8].any()
+
+
+def test_organs_are_kept_to_their_regions_in_a_modality_never_learnt(
+    segmenter: Segmenter, volume: Volume, expected: Segmentation
+) -> None:
+    """Regions of one cell each far away, and a first look that tells of every organ where it is."""
+    far = OrganRegion.of_cells(np.array([[50, 50, 50]]))
+    taught = copy.copy(segmenter)
+    taught.prior = copy.copy(segmenter.prior)
+    taught.prior.config = replace(
+        segmenter.prior.config,
+        layout=dict.fromkeys(ORGANS, (0.0, 0.0, 0.0)),
+        regions=dict.fromkeys(ORGANS, far),
+        modalities=("MR",),
+    )
+    middle = np.zeros((4, SIZE // 4, SIZE // 4), np.uint8)
+    middle[1:3, 1, :4] = range(1, 5)
+    taught._cleaned = lambda labels, *_: middle if labels.shape == middle.shape else labels  # type: ignore[method-assign]
+    options = replace(EVERYWHERE, smooth=False, refine=False, clean=False)
+    assert not taught.segment(volume, options).labels.any()
+    learnt = copy.copy(taught)
+    learnt.prior = copy.copy(taught.prior)
+    learnt.prior.config = replace(taught.prior.config, modalities=("CT",))
+    assert learnt.segment(volume, options).labels.any()
+    apart = replace(options.propagation, three_d=False)
+    for anywhere in (replace(options, regions=False), replace(options, propagation=apart)):
+        np.testing.assert_array_equal(
+            taught.segment(volume, anywhere).labels, segmenter.segment(volume, anywhere).labels
+        )
 
 
 @pytest.fixture(scope="module")

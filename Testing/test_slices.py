@@ -120,3 +120,16 @@ def test_a_slice_with_context_stands_between_its_neighbours() -> None:
 def test_a_lone_slice_is_its_own_neighbour() -> None:
     images = as_channels(torch.full((1, 2, 2), 7.0), torch.tensor([0]), context=1)
     assert images[0, :, 0, 0].tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("size", [128, 512])
+def test_positions_of_maps_are_equally_far_apart_in_both_directions(
+    plane: tuple[int, int, float, float], size: int
+) -> None:
+    rows, columns, y, x = plane
+    grid = SliceGrid.fit(geometry(*plane), size)
+    along, down, across = grid.spacing(geometry(*plane), size // 4)
+    assert along == 5.0
+    assert down == pytest.approx(across, rel=0.02)
+    assert max(down, across) * size / 4 == pytest.approx(max(rows * y, columns * x), rel=0.02)

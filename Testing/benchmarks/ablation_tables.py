@@ -1,4 +1,4 @@
-"""The ablations as tables: every row against DiffuSAM on the same draws, with masks not smoothed."""
+"""The ablations as tables: every row against the same draws with masks not smoothed and organs not kept to regions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def difference(row: Summary, base: Summary) -> tuple[float | None, int]:
 
 def ablation_table(found: Summaries, protocol: str) -> str:
     base = found.get((protocol, NO_SMOOTH.method))
-    rows = [["DiffuSAM (2 steps, 1 sample, masks not smoothed)", *_cells(base, None)]]
+    rows = [
+        ["DiffuSAM (2 steps, 1 sample, masks not smoothed, organs not kept to regions)", *_cells(base, None)]
+    ]
     rows += [[title, *_cells(found.get((protocol, method)), base)] for title, method in groups(protocol)]
     heads = ["change", "draws", "mean ± SD", "points against the first row", "NSD 3 mm", "Dice, z-cropped"]
     return table(heads, rows)

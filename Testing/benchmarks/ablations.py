@@ -18,15 +18,17 @@ from DiffuSAMLib.propagation import PropagationConfig
 from DiffuSAMLib.recipe import load_recipe
 from DiffuSAMLib.segmenter import SegmentOptions
 
-# Ablations are changes of the row "no_smooth": what smoothing mends would hide what each part is worth.
-BASE = SegmentOptions(smooth=False)
+# Ablations are changes of the row "no_smooth": what smoothing and regions mend would hide what each part is worth.
+BASE = SegmentOptions(regions=False, smooth=False)
 
 
 def _chained(**changes: object) -> SegmentOptions:
     return replace(BASE, propagation=replace(PropagationConfig(), **changes))  # type: ignore[arg-type]
 
 
-NO_SMOOTH = PriorRow("no_smooth", "masks not smoothed", options=BASE)
+# Of protocols whose modality the prior has not learnt from.
+NO_REGIONS = PriorRow("no_regions", "organs not kept to regions", options=replace(BASE, smooth=True))
+NO_SMOOTH = PriorRow("no_smooth", "masks not smoothed, organs not kept to regions", options=BASE)
 NO_SMOOTH_NO_3D = PriorRow("no_smooth_no_3d", "no 3D", options=_chained(three_d=False))
 NO_3D = PriorRow("no_3d", "no 3D", options=replace(NO_SMOOTH_NO_3D.options, smooth=True))
 SLICE_BY_SLICE = replace(NO_SMOOTH_NO_3D.options, clean=False)
@@ -61,7 +63,7 @@ AXIAL_ONLY = PriorRow(
 AXIAL = PriorRow("axial", "axial slices alone, in training too", {"planes": "axial"}, options=BASE)
 # Each of these is a training of its own.
 TRAINING = tuple(
-    replace(row, options=replace(row.options, smooth=False))
+    replace(row, options=replace(row.options, regions=False, smooth=False))
     for row in (
         PriorRow("no_procedural", "begun with the same prior, no procedural abdomens besides", procedural=0),
         PriorRow("no_twins", "no MR-like twins of the CT cases", {"twins": 0}),
@@ -138,6 +140,8 @@ def main() -> None:
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             trains = prior is None and not arguments.inference_only
             whole = [PriorRow("diffusam", "DiffuSAM")]
+            if job.protocol.name in ("B", "B-reverse"):
+                whole.append(NO_REGIONS)
             if trains and job.protocol.name != "D":
                 whole.append(SLICES_ALONE_SMOOTH)
             for row in (*whole, *rows_for(job.protocol.name, job.draw, trains=trains)):

@@ -203,7 +203,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
     save_prior(
         path,
         averaged,
-        config=replace(config, mr_gamma=gamma),
+        config=replace(config, mr_gamma=gamma, modalities=tuple(modalities)),
         backbone=loaded,
         title=", ".join(organs),
         modalities=modalities,
