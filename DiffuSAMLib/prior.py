@@ -45,7 +45,7 @@ class PriorConfig:
         solid: Those labels to which neither fat nor gas belongs in most CT training cases.
         layout: Positions `(z, y, x)` of the labels in mm, up to a common shift, as in the training cases.
         regions: Of labels, in the frame of the layout, as in the training cases.
-        modalities: Of the scans it has learnt from; in others organs are kept to their regions.
+        modalities: Of the scans that the weights have seen; in others organs are kept to their regions.
         planes: Those it has learnt from, the axial one first.
         mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
 

@@ -157,6 +157,7 @@ def train_prior(
         solid=list(traits["solid"]),
         layout=traits["layout"],
         regions=traits["regions"],
+        known=sorted({*modalities, *(earlier.modalities if earlier else ())}),
         planes=list(planes),
         mr_gamma=mr_gamma(
             modalities,
@@ -265,7 +266,7 @@ def finish_training(
                 solid=tuple(record.solid),
                 layout=record.layout,
                 regions=record.regions,
-                modalities=tuple(record.modalities),
+                modalities=tuple(record.known),
                 planes=tuple(record.planes),
                 mr_gamma=record.mr_gamma,
             ),

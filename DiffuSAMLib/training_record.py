@@ -38,6 +38,7 @@ class RunRecord:
         solid: Organs without fat or gas in CT.
         layout: Where organs lie to one another.
         regions: In which cells around them each lies.
+        known: Modalities of all scans that the weights have seen.
         planes: In which the cases are cut into slices.
         mr_gamma: How dark it wants to see MR.
         image_digests: `image_digest` of every image that the weights have seen, as far as is known: names of files
@@ -58,6 +59,7 @@ class RunRecord:
     solid: list[str] = dataclasses.field(default_factory=list)
     layout: dict[str, Position] = dataclasses.field(default_factory=dict)
     regions: dict[str, OrganRegion] = dataclasses.field(default_factory=dict)
+    known: list[str] = dataclasses.field(default_factory=lambda: ["CT", "MR"])
     planes: list[Plane] = dataclasses.field(default_factory=lambda: list(AXIAL))
     mr_gamma: float = 1.0
     image_digests: list[str] = dataclasses.field(default_factory=list)
@@ -115,6 +117,7 @@ class RunRecord:
             title=title or begun.title,
             licence=licence or begun.licence,
             mr_gamma=begun.mr_gamma,
+            known=begun.known,
             # Images that were others before it was interrupted were seen too.
             image_digests=sorted({*mine.image_digests, *begun.image_digests}),
         )

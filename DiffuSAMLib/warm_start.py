@@ -32,6 +32,13 @@ class EarlierPrior:
     tensors: Mapping[str, Tensor]
     sha256: str
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Of the scans that its weights have seen; procedural abdomens are none."""
+        if not self.header.training.get("cases"):
+            return ()
+        return tuple(self.header.config.get("modalities", self.header.modalities))
+
 
 def earlier_prior(start: str, backbone: LoadedBackbone, config: PriorConfig) -> EarlierPrior | None:
     """The prior to begin with, if any.

@@ -281,11 +281,15 @@ def test_what_is_not_said_again_at_resuming_stays_as_it_was(
     cases: list[LabelledFiles], tmp_path: Path
 ) -> None:
     first, output = tmp_path / "first.safetensors", tmp_path / "p.safetensors"
-    train_prior(cases[:2], first, recipe=RECIPE, device="cpu")
+    begun = train_prior(cases[:2], first, recipe=RECIPE, device="cpu")
+    assert list(begun.config["modalities"]) == ["CT"]
+    others = [replace(case, modality="MR") for case in cases[2:]]
     started, said = replace(RECIPE, start=str(first)), {"title": "Mine", "licence": "CC0-1.0"}
     with pytest.raises(KeyboardInterrupt):
-        train_prior(cases[2:], output, recipe=started, device="cpu", stop=StopAfter(1, keep=False), **said)
-    header = train_prior(cases[2:], output, recipe=started, device="cpu", resume=True)
+        train_prior(others, output, recipe=started, device="cpu", stop=StopAfter(1, keep=False), **said)
+    header = train_prior(others, output, recipe=started, device="cpu", resume=True)
+    # What the weights began with had seen CT.
+    assert (list(header.modalities), list(header.config["modalities"])) == (["MR"], ["CT", "MR"])
     assert (header.title, header.licence) == ("Mine", "CC0-1.0")
     assert header.training["cases"] == ["case0", "case1", "case2", "case3"]
     assert header.training["started_from"]["sha256"] == sha256_of(first)
