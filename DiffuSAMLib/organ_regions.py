@@ -67,9 +67,7 @@ class OrganRegion:
     @classmethod
     def of_cells(cls, cells: np.ndarray) -> OrganRegion:
         """The region of cells of these indices `(n, 3)`, of which there is at least one."""
-        start = cells.min(axis=0)
-        taken = np.zeros(cells.max(axis=0) - start + 1, bool)
-        taken[tuple((cells - start).T)] = True
+        start, taken = _block(cells)
         packed = base64.b64encode(np.packbits(taken).tobytes()).decode("ascii")
         z, y, x = (int(number) for number in start)
         depth, height, width = taken.shape
@@ -169,10 +167,16 @@ def _cells(positions: np.ndarray) -> np.ndarray:
     indices = indices[(np.abs(indices) <= FURTHEST_CELL).all(axis=1)]
     if not len(indices):
         return indices
-    start = indices.min(axis=0)
-    taken = np.zeros(indices.max(axis=0) - start + 1, bool)
-    taken[tuple((indices - start).T)] = True
+    start, taken = _block(indices)
     return np.argwhere(taken) + start
+
+
+def _block(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first cell `(3,)` of the smallest block that holds cells `(n, 3)`, and which of its cells these are."""
+    start = cells.min(axis=0)
+    taken = np.zeros(cells.max(axis=0) - start + 1, bool)
+    taken[tuple((cells - start).T)] = True
+    return start, taken
 
 
 def regions_from_json(content: Mapping[str, Mapping[str, Any]]) -> dict[str, OrganRegion]:

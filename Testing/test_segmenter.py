@@ -323,7 +323,7 @@ def test_the_piece_is_kept_that_lies_where_the_organ_belongs(segmenter: Segmente
 
 
 def test_organs_are_kept_to_their_regions_in_a_modality_never_learnt(
-    segmenter: Segmenter, volume: Volume, expected: Segmentation
+    segmenter: Segmenter, volume: Volume
 ) -> None:
     """Regions of one cell each far away, and a first look that tells of every organ where it is."""
     far = OrganRegion.of_cells(np.array([[50, 50, 50]]))

@@ -47,6 +47,7 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
                 yield [f"peers/{peer}.py", "D", *only, *which]
     if part == "development":
         yield ["ablations.py", "A", "B", "--inference-only", "--draws", "1", "2", "3", *common]
+        yield ["ablations.py", "A", "B", "--only", "slices_alone_smooth", *common]
         yield ["ablations.py", "C-CT", "C-MR", *common]
         yield ["ablations.py", "A", "--draws", "1", "2", "3", *common]
         yield ["peers/unet.py", "C-CT", "C-MR", "--only", "unet", *common]
