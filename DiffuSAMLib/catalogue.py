@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .downloads import Progress, download
+from .downloads import BytesProgress, download
 from .errors import DiffuSAMError, InputError, OutputError, WeightsError
 from .files import atomic_path, output_error, sha256_of
 from .prior_files import read_header, verify_prior
@@ -136,7 +136,7 @@ def locate(name: str) -> Path:
     )
 
 
-def fetch(name: str, *, progress: Progress | None = None) -> Path:
+def fetch(name: str, *, progress: BytesProgress | None = None) -> Path:
     """Download some weights, unless they are here and undamaged.
 
     Args:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # What --confidence and --preview hold when no file is named.
 UNNAMED = Path()
-Command = Callable[[argparse.Namespace, Progress], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when the result is complete, 2 for bad input, 130 when interrupted, 143 when terminated.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the console has no letters for must not end a command; Windows' pipes have few.
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     as_json = JsonProgress(sys.stdout) if getattr(arguments, "json_progress", False) else None
@@ -95,7 +99,7 @@ def _add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=".nii.gz, .nrrd, .mha or .seg.nrrd; with --images, a folder",
     )
     command.add_argument(
-        "--modality", choices=("CT", "MR"), help="where the file does not say, or says it wrongly"
+        "--modality", choices=("CT", "MR"), help="if the file does not state it, or states it wrongly"
     )
     command.add_argument("--series", help="of a DICOM folder: number, UID or part of the description")
     for option, what in (("--confidence", "the confidence map"), ("--preview", "a picture (PNG)")):
@@ -342,12 +346,13 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress) -> None:
         device=choose_device(arguments.device),
         progress=progress,
     )
+    if not isinstance(progress, JsonProgress):
+        # First, so that a report that cannot be written costs no scores.
+        print(evaluation.table())
     if arguments.report is not None:
         evaluation.write(arguments.report)
     if isinstance(progress, JsonProgress):
         progress.done(mean_dice=evaluation.mean(), report=arguments.report)
-    else:
-        print(evaluation.table())
 
 
 def _demo(arguments: argparse.Namespace, progress: Progress) -> None:

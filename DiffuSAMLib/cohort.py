@@ -129,7 +129,10 @@ def _require_possible(request: CohortRequest) -> None:
     if request.ending not in FORMATS:
         raise InputError(f'"{request.ending}" is not a format.', hint=f"Choose one of {', '.join(FORMATS)}.")
     if request.workers is not None and request.cluster is not None:
-        raise InputError("A cluster that exists has its workers.", hint="Give --dask or --workers, not both.")
+        raise InputError(
+            "--workers cannot change the number of workers of a running cluster.",
+            hint="Give --dask or --workers, not both.",
+        )
     if request.workers is not None and request.workers < 1:
         raise InputError(f"The number of workers must be 1 or more, not {request.workers}.")
     if request.retries < 0:
@@ -148,15 +151,7 @@ def _organs(header: PriorHeader, options: SegmentOptions) -> list[str]:
         InputError: An option is out of range.
     """
     organs = chosen_organs([label.name for label in header.labels], options.organs)
-    for name, value, largest in (
-        ("sampling steps", options.steps, int(header.config.get("training_steps", 1000))),
-        ("samples", options.samples, None),
-    ):
-        if value < 1 or (largest is not None and value > largest):
-            limits = "1 or more" if largest is None else f"1 to {largest}"
-            raise InputError(f"The number of {name} must be {limits}, not {value}.")
-    if not 0 <= options.seed < 2**32:
-        raise InputError(f"The seed must be 0 to {2**32 - 1}, not {options.seed}.")
+    options.check(training_steps=int(header.config.get("training_steps", 1000)))
     return organs
 
 

@@ -36,7 +36,7 @@ def from_json(kind: type[T], values: Any, *, source: str, place: str = "") -> T:
         where = f"{place}.{key}" if place else key
         if key not in names:
             raise InputError(
-                f'{source}: there is no setting "{where}".', hint=f"Choose of {', '.join(names)}."
+                f'{source}: there is no setting "{where}".', hint=f"Choose one of {', '.join(names)}."
             )
         fields[key] = _value(hints[key], value, source, where)
     return kind(**fields)
@@ -97,16 +97,16 @@ def _value(hint: Any, value: Any, source: str, place: str) -> Any:
         return _value(hint, value, source, place)
     if origin is Literal:
         if value not in parts:
-            raise InputError(f'{source}: "{place}" is one of {", ".join(map(str, parts))}.')
+            raise InputError(f'{source}: "{place}" must be one of {", ".join(map(str, parts))}.')
         return value
     if origin is tuple:
         if not isinstance(value, list) or len(value) != len(parts):
-            raise InputError(f'{source}: "{place}" is a list of {len(parts)} values.')
+            raise InputError(f'{source}: "{place}" must be a list of {len(parts)} values.')
         return tuple(_value(part, item, source, place) for part, item in zip(parts, value, strict=True))
     # A bool is an int to Python, and a whole number is a fraction to people.
     fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not fits or (hint is float and not math.isfinite(value)):
-        raise InputError(f'{source}: "{place}" is {_NAMES[hint]}.')
+        raise InputError(f'{source}: "{place}" must be {_NAMES[hint]}.')
     return value

@@ -30,7 +30,7 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--split", type=Path, help="split file; takes its cases only")
     command.add_argument(
-        "--modality", choices=("CT", "MR"), help="where the images do not say, or say it wrongly"
+        "--modality", choices=("CT", "MR"), help="if the images do not state it, or state it wrongly"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .case_pairs import case_name, pair_files
+from .case_pairs import pair_files
 from .errors import InputError
 from .label_tables import label_table, names_in_file
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
@@ -22,18 +22,6 @@ from .slices import SliceGrid, as_channels
 from .volumes import Volume, normalise, read_volume
 
 logger = logging.getLogger(__name__)
-
-__all__ = [
-    "LabelledFiles",
-    "LabelledStack",
-    "case_name",
-    "find_cases",
-    "load_stack",
-    "read_case",
-    "read_dataset",
-    "to_stack",
-]
-
 
 Origin = Literal["scan", "twin", "procedural"]
 

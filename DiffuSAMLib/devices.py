@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,6 +12,8 @@ import torch
 
 from .errors import InputError, OutOfMemoryError
 
+logger = logging.getLogger(__name__)
+
 # What PyTorch says where an allocation fails: on the processor (Linux and macOS, Windows), on GPUs.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -17,21 +21,35 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 def choose_device(name: str) -> str:
     """The torch device for "auto", "cpu", "cuda", "cuda:N" or "mps".
 
+    A GPU that this build of PyTorch has no code for, too old or too new, counts as none: PyTorch lists it all the same.
+
     Raises:
         InputError: The device is unknown or not there.
     """
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        return "cuda" if has_cuda else "mps" if has_mps else "cpu"
+        if has_cuda and _computes("cuda"):
+            return "cuda"
+        return "mps" if has_mps else "cpu"
     kind, _, number = name.partition(":")
     if not re.fullmatch("cpu|mps|cuda(:[0-9]{1,3})?", name):
         raise InputError(f'There is no device "{name}".', hint="Choose auto, cpu, cuda, cuda:N or mps.")
     there = {"cpu": True, "cuda": has_cuda, "mps": has_mps}[kind]
-    if not there or (number and int(number) >= torch.cuda.device_count()):
+    if not there or (number and int(number) >= torch.cuda.device_count()) or not _computes(name):
         raise InputError(
             f"This computer has no device {name} that PyTorch can use.", hint="Use --device cpu."
         )
     return name
+
+
+@functools.cache
+def _computes(name: str) -> bool:
+    """Whether a device of PyTorch's can add one and one."""
+    try:
+        return (torch.ones(1, device=name) + 1).item() == 2
+    except (AssertionError, RuntimeError) as error:
+        logger.warning("PyTorch cannot compute on %s: %s", name, str(error).partition("\n")[0])
+        return False
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -11,8 +11,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .image_files import itk_message, quiet_itk, read_header, require_single_frame
+from .image_files import read_header, require_single_frame
+from .itk_messages import itk_message, quiet_itk
 from .reading_warnings import warn
+from .utf8_names import as_utf8, require_utf8
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +52,17 @@ class DicomSeries:
 
 def tag(reader: sitk.ImageFileReader, key: str) -> str:
     value = reader.GetMetaData(key) if reader.HasMetaDataKey(key) else ""
-    # Bytes of an undeclared character set come as surrogates, which no terminal or JSON file takes.
-    return value.encode("utf-8", "replace").decode("utf-8").strip(" \0")
+    # Bytes of an undeclared character set come as surrogates.
+    return as_utf8(value).strip(" \0")
 
 
 def list_series(folder: Path) -> list[DicomSeries]:
     """The image series directly in a folder, in the order of their series numbers.
 
     Raises:
-        InputError: The folder cannot be listed or holds no DICOM images.
+        InputError: The folder cannot be listed or holds no DICOM images, or a name is not UTF-8.
     """
+    require_utf8(folder)
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError as error:
@@ -73,6 +76,8 @@ def list_series(folder: Path) -> list[DicomSeries]:
     with quiet_itk():
         for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
             files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+            for file in files:
+                require_utf8(Path(file))
             listed |= {Path(file).name for file in files}
             try:
                 reader = read_header(files[0])

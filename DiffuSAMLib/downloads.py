@@ -17,7 +17,7 @@ from .files import output_error, sha256_of
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+BytesProgress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes in all."""
 
 _BLOCK = 1 << 20
@@ -26,7 +26,7 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 _OFFLINE_HINT = 'Try again to resume, or fetch {url} by other means and run "diffusam models import FILE".'
 
 
-def download(url: str, path: Path, *, sha256: str, size: int, progress: Progress | None = None) -> None:
+def download(url: str, path: Path, *, sha256: str, size: int, progress: BytesProgress | None = None) -> None:
     """Fetch a file; under its final name it is always complete and has the expected hash.
 
     What has arrived is kept beside it as ``<name>.part``, so that an interrupted download, also one that was
@@ -89,7 +89,7 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _fetch(url: str, part: Path, *, here: int, size: int, progress: Progress | None) -> None:
+def _fetch(url: str, part: Path, *, here: int, size: int, progress: BytesProgress | None) -> None:
     """Append to `part` until it holds `size` bytes; errors of the disk leave as OSError."""
     request = urllib.request.Request(url, headers={"User-Agent": "DiffuSAM", "Accept-Encoding": "identity"})
     if here:

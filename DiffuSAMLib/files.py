@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError, OutputError
+from .utf8_names import require_utf8
 
 CHUNK_BYTES = 1 << 20
+# In bytes, on all usual file systems.
+LONGEST_NAME = 255
 
 
 @contextmanager
@@ -32,12 +35,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         OutputError: The file cannot be created, written or moved.
     """
     path = Path(path)
-    require_writable(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    _require_place(path)
+    with _temporary_file(path) as temporary:
+        yield temporary
+        temporary.replace(path)
+
+
+@contextmanager
+def _temporary_file(path: Path) -> Iterator[Path]:
+    """An empty file beside the one that is to be; after a failure of any kind it is gone."""
+    start = f".{uuid.uuid4().hex[:8]}."
+    # The whole name, by which a cohort knows what was left, or as much of its end as is no longer than names may be.
+    end = path.name.encode("utf-8", "ignore")[len(start) - LONGEST_NAME :]
+    temporary = path.with_name(start + end.decode("utf-8", "ignore"))
     try:
         temporary.touch(exist_ok=False)
         yield temporary
-        temporary.replace(path)
     except BaseException as error:
         remove(temporary)
         if isinstance(error, OSError):
@@ -46,11 +59,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def require_writable(path: Path) -> None:
-    """Find a missing folder or a folder in the way, at best before the work is done that is to be written.
+    """Find what is in the way of a file, at best before the work is done that is to be written.
+
+    A temporary file is made and removed, for nothing else tells what a folder takes; a file that has the name
+    already is left alone.
 
     Raises:
-        OutputError: There is one.
+        OutputError: The folder is missing or takes no file, a folder has the name, or it is no possible one.
     """
+    require_utf8(path, OutputError)
+    _require_place(path)
+    with _temporary_file(path) as temporary:
+        temporary.unlink()
+
+
+def _require_place(path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(
             f"There is no folder {path.parent} to write {path.name} to.", hint="Create it first."
@@ -59,11 +82,17 @@ def require_writable(path: Path) -> None:
 
 
 def require_file_name(path: Path) -> None:
-    """Finds a folder that has the name of a file to be.
+    """Finds a folder that has the name of a file to be, and a name that no file can have.
 
     Raises:
         OutputError: There is one.
     """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise output_error(path, error) from error
     if path.is_dir():
         raise OutputError(f"{path} is a folder, where a file is to be written.", hint="Give a file name.")
 

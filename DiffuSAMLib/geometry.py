@@ -147,7 +147,7 @@ def nearest_world_axes(direction: np.ndarray) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class AxisOrder:
-    """A permutation and reversal of the three axes of a volume; lossless both ways.
+    """A permutation and reversal of the three axes of a volume; nothing is lost.
 
     Args:
         axes: Source array axis (0 is z, 1 is y, 2 is x) of each canonical array axis.
@@ -189,23 +189,7 @@ class AxisOrder:
         require_grid(array, self.source.shape)
         lead = array.ndim - 3
         reordered = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
-        return np.flip(reordered, self._flipped(lead))
-
-    def invert(self, array: np.ndarray) -> np.ndarray:
-        """Undo `apply`: `(..., z, y, x)` on the canonical grid, back to the source grid.
-
-        Raises:
-            ValueError: The last three axes are not the canonical grid's.
-        """
-        require_grid(array, self.geometry.shape)
-        lead = array.ndim - 3
-        back = np.flip(array, self._flipped(lead))
-        return np.ascontiguousarray(
-            back.transpose(*range(lead), *(lead + self.axes.index(n) for n in range(3)))
-        )
-
-    def _flipped(self, lead: int) -> tuple[int, ...]:
-        return tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
+        return np.flip(reordered, tuple(lead + axis for axis, flip in enumerate(self.flips) if flip))
 
 
 def require_grid(array: np.ndarray, shape: tuple[int, int, int]) -> None:

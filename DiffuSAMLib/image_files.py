@@ -8,9 +8,8 @@ import logging
 import os
 import re
 import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -19,9 +18,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .files import sha256_of
+from .files import CHUNK_BYTES, sha256_of
 from .geometry import Geometry
+from .incomplete_files import require_bytes, telling_damage
+from .itk_messages import itk_message, quiet_itk
+from .metaimage_files import METAIMAGE_ENDINGS, inspect_metaimage
 from .reading_warnings import warn
+from .utf8_names import require_utf8
 
 log = logging.getLogger(__name__)
 
@@ -30,50 +33,21 @@ FORMATS_HINT = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) fil
 # Slicer and ITK make slightly skewed NIfTI axes perpendicular; beyond this angle anatomy would visibly shift.
 LARGEST_SKEW_DEGREES = 1.0
 DICOM_READER = "GDCMImageIO"
-CHUNK_BYTES = 1 << 20
 # Formats of two files: the voxels lie beside the header.
 DETACHED_HEADERS = (".mhd", ".nhdr")
 # NIfTI's codes of the voxel types that can hold NaN.
 FLOAT_TYPES = {16: "f4", 64: "f8"}
-
-
-@contextmanager
-def quiet_itk() -> Iterator[None]:
-    """Keep what the C++ readers and writers print off the terminal; their exceptions say the same.
-
-    MetaIO, niftilib and GDCM write straight to the descriptor of stderr, which `sys.stderr` does not catch.
-    """
-    warnings_shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        stderr = os.dup(2)
-    except OSError:  # A windowed program may have none.
-        stderr = None
-    else:
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 2)
-        os.close(sink)
-    try:
-        yield
-    finally:
-        if stderr is not None:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        sitk.ProcessObject.SetGlobalWarningDisplay(warnings_shown)
-
-
-def itk_message(error: RuntimeError) -> str:
-    """The last line of a SimpleITK exception, which holds its reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("sitk::ERROR: ").rstrip(".") if lines else "no reason given"
+# A setting of the whole process lets ITK read sheared axes as if they were perpendicular: one NIfTI at a time, then.
+_nifti_lock = threading.Lock()
 
 
 def require_readable(path: Path) -> None:
     """Check that a file is there, holds something, may be read and has a known ending.
 
     Raises:
-        InputError: It does not.
+        InputError: It does not, or its path is not UTF-8.
     """
+    require_utf8(path)
     if not path.exists():
         raise InputError(f"There is no file or folder {path}.", hint="Check the path.")
     if not path.name.lower().endswith(IMAGE_ENDINGS):
@@ -99,8 +73,10 @@ def read_image(path: Path) -> sitk.Image:
     nifti = path.name.lower().endswith((".nii", ".nii.gz"))
     if nifti and (bad := inspect_nifti(path)):
         raise not_finite_error(path, bad)
+    if path.name.lower().endswith(METAIMAGE_ENDINGS):
+        inspect_metaimage(path)
     try:
-        with quiet_itk():
+        with _nifti_lock if nifti else nullcontext(), quiet_itk():
             # By what reads it, not by its ending: DICOM is read under other names, too.
             if sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == DICOM_READER:
                 require_single_frame(read_header(str(path)), path)
@@ -202,25 +178,18 @@ def inspect_nifti(path: Path) -> int:
     Raises:
         InputError: The file is no NIfTI, ends early or is damaged.
     """
-    hint = "The file is incomplete or damaged; copy or download it again."
     size = bad = 0
-    try:
-        with open_nifti(path) as file:
-            header = parse_nifti_header(file.read(540))
-            file.seek(header.data_start if header else 0)
-            size = file.tell()
-            while chunk := file.read(CHUNK_BYTES):
-                size += len(chunk)
-                if header and header.data_type and len(chunk) % header.data_type.itemsize == 0:
-                    bad += int((~np.isfinite(np.frombuffer(chunk, header.data_type))).sum())
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} cannot be unpacked: {str(error).rstrip('.')}.", hint=hint) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}).", hint=hint) from error
+    with telling_damage(path), open_nifti(path) as file:
+        header = parse_nifti_header(file.read(540))
+        file.seek(header.data_start if header else 0)
+        size = file.tell()
+        while chunk := file.read(CHUNK_BYTES):
+            size += len(chunk)
+            if header and header.data_type and len(chunk) % header.data_type.itemsize == 0:
+                bad += int((~np.isfinite(np.frombuffer(chunk, header.data_type))).sum())
     if header is None:
         raise InputError(f"{path} has no NIfTI header, though its name ends so.", hint=FORMATS_HINT)
-    if size < header.data_end:
-        raise InputError(f"{path} ends after {size} of {header.data_end} bytes.", hint=hint)
+    require_bytes(path, size, header.data_end)
     return bad
 
 
@@ -252,21 +221,22 @@ def read_skewed_nifti(path: Path) -> sitk.Image:
         )
     warn(log, f"The axes of {path} are {skew:.2f} degrees off perpendicular; they were made so.")
     switch = "ITK_NIFTI_SFORM_PERMISSIVE"
-    before = os.environ.get(switch)
-    os.environ[switch] = "ON"
-    try:
-        with quiet_itk():
-            return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} cannot be read as an image: {itk_message(error)}.",
-            hint="Resample it to a grid with perpendicular axes first.",
-        ) from error
-    finally:
-        if before is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = before
+    with _nifti_lock:
+        before = os.environ.get(switch)
+        os.environ[switch] = "ON"
+        try:
+            with quiet_itk():
+                return sitk.ReadImage(str(path))
+        except RuntimeError as error:
+            raise InputError(
+                f"{path} cannot be read as an image: {itk_message(error)}.",
+                hint="Resample it to a grid with perpendicular axes first.",
+            ) from error
+        finally:
+            if before is None:
+                del os.environ[switch]
+            else:
+                os.environ[switch] = before
 
 
 def geometry_of(image: sitk.Image, path: Path) -> Geometry:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .labelmaps import read_labelmap
+from .labelmaps import read_label_names
 from .organ_names import organ_key
+from .utf8_names import as_utf8
 
 _EXAMPLE = "Write 1=spleen,2=right kidney,..."
 
@@ -27,7 +28,7 @@ def parse_label_names(text: str) -> dict[int, str]:
             raise InputError(f'"{part}" is not a label name.', hint=_EXAMPLE)
         if int(value) in names:
             raise InputError(f"Label {int(value)} has two names: {names[int(value)]} and {name.strip()}.")
-        names[int(value)] = name.strip()
+        names[int(value)] = as_utf8(name.strip())
     return names
 
 
@@ -77,7 +78,7 @@ def label_table(table: Any, *, source: str) -> dict[int, str]:
             raise wrong
         if value in names:
             raise InputError(f"{source} gives label {value} two names: {names[value]} and {name}.")
-        names[value] = name.replace("_", " ").strip()
+        names[value] = as_utf8(name.replace("_", " ").strip())
     names.pop(0, None)
     if not names:
         raise wrong
@@ -85,12 +86,12 @@ def label_table(table: Any, *, source: str) -> dict[int, str]:
 
 
 def names_in_file(path: Path) -> dict[int, str]:
-    """The names that a label map itself gives to its labels: those of the segments of a `.seg.nrrd`.
+    """The names that a label map itself gives to its labels, used or not: those of the segments of a `.seg.nrrd`.
 
     Raises:
         InputError: The file cannot be read, or names nothing.
     """
-    names = read_labelmap(path).names
+    names = read_label_names(path)
     if not names:
         raise InputError(
             f"{path} does not say what its labels are.",

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from .errors import InputError
 from .geometry import Geometry
 from .image_files import FORMATS_HINT, geometry_of, read_image
+from .utf8_names import as_utf8
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +56,7 @@ def read_labelmap(path: str | Path, names: Mapping[int, str] | None = None) -> L
         InputError: The file cannot be read, holds other than whole numbers from 0 to 255, or no label.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, where a label map file is expected.", hint=FORMATS_HINT)
-    image = read_image(path)
-    segments = stored_segments(image, path)
+    image, segments = _read(path)
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = image[..., 0]
     dimension, layers = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
@@ -70,15 +68,40 @@ def read_labelmap(path: str | Path, names: Mapping[int, str] | None = None) -> L
     stored = require_labels(sitk.GetArrayFromImage(image), path)
     overlap = 0
     if layers > 1:
-        array, own_names = flatten_layers(stored, segments), {n: s.name for n, s in enumerate(segments, 1)}
+        array = flatten_layers(stored, segments)
         overlap = int(((stored > 0).sum(-1) > 1).sum())
     else:
-        array, own_names = stored, {segment.value: segment.name for segment in segments}
+        array = stored
     if not array.any():
         raise InputError(
             f"{path} holds no label: every voxel is 0.", hint="Check that the labels were saved."
         )
+    own_names = names_by_label(segments, layers=layers)
     return LabelMap(array, geometry_of(image, path), {**own_names, **(names or {})}, overlap)
+
+
+def read_label_names(path: Path) -> dict[int, str]:
+    """The names that `read_labelmap` gives to the labels of a file; no voxel need have one.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    image, segments = _read(path)
+    return names_by_label(segments, layers=image.GetNumberOfComponentsPerPixel())
+
+
+def _read(path: Path) -> tuple[sitk.Image, list[StoredSegment]]:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, where a label map file is expected.", hint=FORMATS_HINT)
+    image = read_image(path)
+    return image, stored_segments(image, path)
+
+
+def names_by_label(segments: list[StoredSegment], *, layers: int) -> dict[int, str]:
+    """The name of each label value, as the segments of a file of one or several layers are numbered."""
+    if layers > 1:
+        return {number: segment.name for number, segment in enumerate(segments, 1)}
+    return {segment.value: segment.name for segment in segments}
 
 
 def stored_segments(image: sitk.Image, path: Path) -> list[StoredSegment]:
@@ -93,7 +116,7 @@ def stored_segments(image: sitk.Image, path: Path) -> list[StoredSegment]:
 
     def field(number: int, key: str, default: str) -> str:
         full = f"Segment{number}_{key}"
-        return image.GetMetaData(full) if image.HasMetaDataKey(full) else default
+        return as_utf8(image.GetMetaData(full)) if image.HasMetaDataKey(full) else default
 
     try:
         segments = [

@@ -89,45 +89,41 @@ def surface_distances(
     )
 
 
-def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float]) -> float:
+def hd95(from_prediction: np.ndarray, from_truth: np.ndarray) -> float:
     """95th percentile Hausdorff distance: the larger of the two directed 95th percentiles.
 
     Args:
-        prediction: Boolean `(z, y, x)`.
-        truth: Boolean `(z, y, x)`.
-        spacing: Voxel size `(z, y, x)` in mm.
+        from_prediction: Distances in mm, from `surface_distances`.
+        from_truth: The same in the other direction.
 
     Returns:
         Distance in mm; nan when both masks are empty, inf when one is.
-
-    Raises:
-        ValueError: The masks differ in shape.
     """
-    return _hd95(*surface_distances(prediction, truth, spacing))
+    if not from_prediction.size and not from_truth.size:
+        return float("nan")
+    if not from_prediction.size or not from_truth.size:
+        return float("inf")
+    return float(max(np.percentile(from_prediction, 95), np.percentile(from_truth, 95)))
 
 
-def normalised_surface_dice(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    spacing: tuple[float, float, float],
-    *,
-    tolerance_mm: float = SURFACE_TOLERANCE_MM,
+def surface_dice(
+    from_prediction: np.ndarray, from_truth: np.ndarray, *, tolerance_mm: float = SURFACE_TOLERANCE_MM
 ) -> float:
-    """Share of both surfaces that lies within `tolerance_mm` of the other one.
+    """Normalised surface Dice: the share of both surfaces that lies within `tolerance_mm` of the other one.
 
     Args:
-        prediction: Boolean `(z, y, x)`.
-        truth: Boolean `(z, y, x)`.
-        spacing: Voxel size `(z, y, x)` in mm.
+        from_prediction: Distances in mm, from `surface_distances`.
+        from_truth: The same in the other direction.
         tolerance_mm: Distance in mm that still counts as agreement.
 
     Returns:
         0 to 1; nan when both masks are empty, 0 when one is.
-
-    Raises:
-        ValueError: The masks differ in shape.
     """
-    return _surface_dice(*surface_distances(prediction, truth, spacing), tolerance_mm)
+    total = from_prediction.size + from_truth.size
+    if total == 0:
+        return float("nan")
+    close = np.count_nonzero(from_prediction <= tolerance_mm) + np.count_nonzero(from_truth <= tolerance_mm)
+    return float(close / total)
 
 
 def z_crop(truth: np.ndarray) -> slice:
@@ -174,28 +170,12 @@ def score_case(
             name=name,
             dice=dice(predicted_mask, true_mask),
             dice_z_cropped=dice(predicted_mask[crop], true_mask[crop]),
-            hd95_mm=_hd95(*distances),
-            surface_dice=_surface_dice(*distances, SURFACE_TOLERANCE_MM),
+            hd95_mm=hd95(*distances),
+            surface_dice=surface_dice(*distances),
             predicted_ml=float(np.count_nonzero(predicted_mask) * voxel_ml),
             true_ml=float(np.count_nonzero(true_mask) * voxel_ml),
         )
     return scores
-
-
-def _hd95(from_prediction: np.ndarray, from_truth: np.ndarray) -> float:
-    if not from_prediction.size and not from_truth.size:
-        return float("nan")
-    if not from_prediction.size or not from_truth.size:
-        return float("inf")
-    return float(max(np.percentile(from_prediction, 95), np.percentile(from_truth, 95)))
-
-
-def _surface_dice(from_prediction: np.ndarray, from_truth: np.ndarray, tolerance_mm: float) -> float:
-    total = from_prediction.size + from_truth.size
-    if total == 0:
-        return float("nan")
-    close = np.count_nonzero(from_prediction <= tolerance_mm) + np.count_nonzero(from_truth <= tolerance_mm)
-    return float(close / total)
 
 
 def _require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:

@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from .datasets import LabelledFiles, LabelledStack, to_stack
 from .geometry import to_canonical
+from .held_out import HeldOut
 from .organ_names import organ_key
 from .plane_stacks import part_to_learn
 from .procedural_canvas import smooth_field
 from .procedural_mr import MRSequence, receive, tissue_signals, unsuppressed
-from .validation import HeldOut
 from .volumes import Volume
 
 # One after the other; where there is real MR, which mostly shows fat suppressed, more of the others.

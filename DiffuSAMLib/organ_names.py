@@ -20,10 +20,12 @@ def chosen_organs(known: Sequence[str], wanted: Sequence[str] | None) -> list[st
         wanted: In any spelling; None asks for all.
 
     Raises:
-        InputError: A name is none of them.
+        InputError: A name is none of them, or there is none.
     """
     if wanted is None:
         return list(known)
+    if not wanted:
+        raise InputError("No organ is asked for.", hint=f"This prior knows: {', '.join(known)}.")
     keys = {organ_key(name) for name in wanted}
     organs = {organ_key(name): name for name in known}
     unknown = [name for name in wanted if organ_key(name) not in organs]

@@ -9,9 +9,9 @@ import numpy as np
 
 from .datasets import LabelledFiles, LabelledStack, read_case, to_stack
 from .geometry import to_canonical
+from .held_out import HeldOut
 from .labelmaps import LabelMap
 from .planes import Plane
-from .validation import HeldOut
 from .volumes import Volume
 
 

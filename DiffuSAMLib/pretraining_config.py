@@ -62,7 +62,7 @@ class PretrainingConfig:
             InputError: There is no such setting, or it cannot have the value.
         """
         names = ", ".join(item.name for item in fields(cls))
-        content = with_settings(asdict(cls()), settings, hint=f"There are {names}.")
+        content = with_settings(asdict(cls()), settings, hint=f"The settings are {names}.")
         config = from_json(cls, content, source="The pretraining")
         config.check()
         return config

@@ -17,7 +17,7 @@ from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
 from .errors import InputError
 from .layout import Position
 from .organ_regions import OrganRegion, regions_from_json
-from .outline_decoder import OutlineDecoder, compete
+from .outline_decoder import GROUPS, OutlineDecoder, compete
 from .planes import AXIAL, PLANES, Plane
 
 # Names of the weights that belong to the organs of one prior start so.
@@ -26,6 +26,14 @@ ORGAN_WEIGHTS = ("outline_decoder.head.", "denoiser.class_embedding.")
 OUTLINE_PARTS = 4
 # Of an outline at that resolution: fewer are taken for nothing.
 FEWEST_PIXELS = 3
+# Channels are multiples of it, for they are normalised in groups.
+WIDTH_STEP = 16
+MOST_CHANNELS = 4096
+# Of a noise schedule.
+MOST_STEPS = 100_000
+# Least probability of presence at which an organ is looked for, and steps of sampling, where nobody says otherwise.
+PRESENT = 0.5
+SAMPLING_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,7 @@ class PriorConfig:
         mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
 
     Raises:
-        ValueError: The planes are neither the axial one nor all three, the exponent is not above 0, or a position is
-            not three numbers.
+        ValueError: A value is not possible.
     """
 
     organs: tuple[str, ...]
@@ -70,6 +77,25 @@ class PriorConfig:
     mr_gamma: float = 1.0
 
     def __post_init__(self) -> None:
+        # Headers are made by others, too.
+        for name in ("organs", "in_pieces", "solid", "modalities"):
+            names = getattr(self, name)
+            if not isinstance(names, tuple) or not all(isinstance(each, str) for each in names):
+                raise ValueError(f"{name} must be texts, not {names}")
+        for name, counts, step in (
+            ("memory_channels", (self.memory_channels,), 1),
+            ("feature_channels", self.feature_channels, 1),
+            ("width", self.width, WIDTH_STEP),
+            ("outline_width", (self.outline_width,), GROUPS),
+        ):
+            if not all(isinstance(n, int) and 0 < n <= MOST_CHANNELS and n % step == 0 for n in counts):
+                raise ValueError(f"{name} must be multiples of {step} up to {MOST_CHANNELS}, not {counts}")
+        if len(self.feature_channels) != 3 or len(self.width) != 2:
+            raise ValueError("there must be three feature_channels and two numbers of width")
+        if self.kind not in ("diffusion", "regression"):
+            raise ValueError(f"kind must be diffusion or regression, not {self.kind}")
+        if not isinstance(self.training_steps, int) or not 2 <= self.training_steps <= MOST_STEPS:
+            raise ValueError(f"training_steps must be 2 to {MOST_STEPS}, not {self.training_steps}")
         if self.planes not in (AXIAL, PLANES):
             raise ValueError(f"planes must be {AXIAL} or {PLANES}, not {self.planes}")
         if not 0 < self.mr_gamma < float("inf"):
@@ -235,7 +261,7 @@ def _unet(inputs: int, outputs: int, widths: tuple[int, int], *, organs: int) ->
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=16,
+        norm_num_groups=WIDTH_STEP,
         add_attention=False,
         num_class_embeds=organs,
     )

@@ -44,6 +44,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _of_anothe
 """For each older schema version, what turns its header into one of the next version, or refuses it."""
 
 _MODALITIES = ("CT", "MR")
+# Side of a slice in pixels.
+_LARGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class BackboneReference:
 
     def __post_init__(self) -> None:
         _require(bool(self.name), "the backbone has no name")
-        _require(self.image_size > 0, "the backbone's image size is not positive")
+        _require(1 <= self.image_size <= _LARGEST, f"the backbone's image size is not 1 to {_LARGEST}")
         is_shape = len(self.memory_shape) == 3 and all(side > 0 for side in self.memory_shape)
         _require(is_shape, "the memory shape is not three positive numbers")
 
@@ -151,10 +153,12 @@ class PriorHeader:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _malformed("it is not JSON") from error
         fields = _upgraded(content)
-        backbone = _field(fields, "backbone", dict)
+        backbone, training = _field(fields, "backbone", dict), _field(fields, "training", dict)
+        for key in ("cases", "image_digests"):
+            _list({key: [], **training}, key, str)
         labels = _list(fields, "labels", dict)
         return cls(
             name=_field(fields, "name", str),
@@ -178,7 +182,7 @@ class PriorHeader:
             ),
             config=_field(fields, "config", dict),
             preprocessing=_field(fields, "preprocessing", dict),
-            training=_field(fields, "training", dict),
+            training=training,
             licence=_field(fields, "licence", str),
             metrics=_field(fields, "metrics", dict),
             created=_field(fields, "created", str),

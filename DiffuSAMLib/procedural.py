@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .geometry import Geometry
+from .labelmaps import LabelMap
 from .procedural_anatomy import Anatomy
 from .procedural_bowel import paint_table
 from .procedural_canvas import (
@@ -29,7 +30,7 @@ from .procedural_canvas import (
 )
 from .procedural_ct import render_ct
 from .procedural_mr import MRSequence, render_mr
-from .volumes import LabelMap, Modality, Volume
+from .volumes import Modality, Volume
 
 __all__ = ["DEMO_SEED", "ORGAN_NAMES", "TISSUE", "TISSUE_NAMES", "Abdomen", "make_abdomen", "make_shapes"]
 

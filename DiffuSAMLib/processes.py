@@ -46,6 +46,9 @@ class Processes:
                 "Several processes need the package accelerate.",
                 hint="Install it with pip install accelerate.",
             ) from error
+        if torch.cuda.is_available():
+            # Its own GPU, not everybody's first one, is to show whether it can compute.
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         # Metal has no way for processes to talk to each other.
         state = PartialState(cpu=not choose_device(device).startswith("cuda"))
         return cls(state.process_index, state.num_processes, device=state.device)

@@ -111,11 +111,6 @@ class JsonProgress:
         self._stream = stream
         self._finished = False
 
-    @property
-    def finished(self) -> bool:
-        """Whether `done` or `error` was written."""
-        return self._finished
-
     def __call__(self, event: ProgressEvent, /) -> None:
         self._write("progress", {"stage": event.stage, "done": event.done, "total": event.total})
 

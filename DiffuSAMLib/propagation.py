@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .backbones import Backbone, Decoded, ImageFeatures, Memory
 from .lanes import Lanes, deal
+from .prior import PRESENT
 
 # Logit of an organ where it was never looked for or found absent.
 NOTHING = -10.0
@@ -31,7 +32,7 @@ class PropagationConfig:
     three_d: bool = True
     start: Literal["best", "middle"] = "best"
     bank: int = 1
-    presence: float = 0.5
+    presence: float = PRESENT
 
 
 @dataclass

@@ -15,9 +15,10 @@ from .backbones import Backbone
 from .config_json import from_json, with_settings
 from .errors import InputError, WeightsError
 from .files import atomic_path
-from .prior import PriorConfig
+from .held_out import ValidationConfig
+from .outline_decoder import GROUPS
+from .prior import MOST_CHANNELS, MOST_STEPS, WIDTH_STEP, PriorConfig
 from .prior_files import read_header
-from .validation import ValidationConfig
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE, prior_path
 
 logger = logging.getLogger(__name__)
@@ -147,13 +148,15 @@ class Recipe:
         """
         self.training.check()
         self.validation.check()
-        if not all(channels > 0 and channels % 16 == 0 for channels in self.width):
-            raise InputError("The setting width must be two multiples of 16.")
-        if self.outline_width < 8 or self.outline_width % 8:
-            raise InputError("The setting outline_width must be a multiple of 8.")
-        if self.training_steps < 2 or self.procedural < 0 or self.twins < 0:
+        for name, channels, step in (
+            ("width", self.width, WIDTH_STEP),
+            ("outline_width", (self.outline_width,), GROUPS),
+        ):
+            if not all(0 < count <= MOST_CHANNELS and count % step == 0 for count in channels):
+                raise InputError(f"The setting {name} must be multiples of {step} up to {MOST_CHANNELS}.")
+        if not 2 <= self.training_steps <= MOST_STEPS or self.procedural < 0 or self.twins < 0:
             raise InputError(
-                "A recipe needs at least 2 training steps, and 0 or more procedural abdomens and twins."
+                f"A recipe needs 2 to {MOST_STEPS} training steps, and 0 or more procedural abdomens and twins."
             )
 
     def prior_config(self, backbone: Backbone, organs: tuple[str, ...], **traits: Any) -> PriorConfig:

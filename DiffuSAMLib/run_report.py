@@ -11,16 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .files import atomic_path
 from .json_values import to_json_value
-
-if TYPE_CHECKING:
-    from .geometry import Geometry
-from .image_files import content_sha256
 
 SCHEMA_VERSION = 1
 REPORTED_PACKAGES = ("torch", "sam2", "diffusers", "numpy", "SimpleITK")
@@ -70,16 +66,6 @@ class InputRecord:
     matrix: list[list[float]]
     series_uid: str | None = None
     warnings: Sequence[str] = ()
-
-    @classmethod
-    def of(cls, path: Path, *, modality: str, geometry: Geometry) -> InputRecord:
-        """Record a file or DICOM folder; reads it once more for its hash.
-
-        Raises:
-            InputError: The path cannot be read.
-        """
-        z, y, x = geometry.shape
-        return cls(path, content_sha256(path), modality, (int(z), int(y), int(x)), geometry.matrix.tolist())
 
 
 @dataclass(frozen=True)

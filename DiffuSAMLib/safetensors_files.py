@@ -94,7 +94,7 @@ def _table(path: Path, stream: BinaryIO, size: int) -> dict[str, Any]:
         ends = [entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"]
         if max(ends, default=0) != size - _LENGTH_BYTES - length:
             raise incomplete
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise incomplete from error
     return table
 

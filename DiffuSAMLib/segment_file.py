@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from .image_files import content_sha256
 from .live_labels import LiveLabels
 from .organ_names import chosen_organs
 from .preview import PREVIEW_ENDINGS, write_preview
+from .prior_files import PriorHeader
 from .progress import Progress, ProgressEvent
 from .run_report import (
     InputRecord,
@@ -87,6 +88,16 @@ def segment_file(
     return FileSegmenter().segment(request, progress=progress, on_decoded=on_decoded)
 
 
+def label_values(header: PriorHeader, organs: Sequence[str] | None) -> dict[str, int]:
+    """The label number that a prior's header gives to each organ that is asked for, in the order of a segmentation.
+
+    Raises:
+        InputError: The prior does not know an organ.
+    """
+    numbers = {label.name: label.value for label in header.labels}
+    return {name: numbers[name] for name in chosen_organs(list(numbers), organs)}
+
+
 @dataclass
 class _ReadImage:
     """An image as it was read, and its features once they are there."""
@@ -135,10 +146,9 @@ class FileSegmenter:
             loaded, segmenter = self._load(request.prior, device)
         volume = image.volume
         encoded = self._encoded(image, loaded, segmenter, request.options)
+        values = label_values(loaded.header, request.options.organs)
         if live is not None:
-            numbers = {label.name: label.value for label in loaded.header.labels}
-            chosen = chosen_organs(list(numbers), request.options.organs)
-            live.begin(encoded[0], {name: numbers[name] for name in chosen})
+            live.begin(encoded[0], values)
         segmentation = segmenter.segment(
             volume,
             request.options,
@@ -146,57 +156,22 @@ class FileSegmenter:
             progress=progress,
             on_decoded=_both(on_decoded, live),
         )
-        values = label_values(loaded, segmentation)
         labels = np.array([0, *values.values()], np.uint8)[segmentation.labels]
-        segments = [segment_for(name, value) for name, value in values.items()]
         with timer("write"):
             _tell(progress, "write")
             if live is not None:
                 live.finish(labels)
-            if request.confidence is not None:
-                write_scalar(request.confidence, segmentation.confidence, volume.geometry)
-            if request.preview is not None:
-                order = to_canonical(volume.geometry)
-                write_preview(
-                    request.preview,
-                    order.apply(normalise(volume)),
-                    order.apply(labels),
-                    order.geometry,
-                    segments,
-                )
-            # Last of the pictures: where it stands, they are complete too.
-            if request.output is not None:
-                write_segmentation(request.output, labels, volume.geometry, segments)
-        z, y, x = volume.geometry.shape
-        matrix = volume.geometry.matrix.tolist()
-        report = RunReport(
-            program_version=__version__,
-            inputs=[
-                InputRecord(
-                    request.image,
-                    image.sha256,
-                    volume.modality,
-                    (z, y, x),
-                    matrix,
-                    series_uid=volume.series_uid,
-                    warnings=volume.warnings,
-                )
-            ],
-            prior=WeightsRecord(loaded.header.name, loaded.sha256),
-            backbone=WeightsRecord(loaded.header.backbone.name, loaded.backbone.sha256),
-            seed=request.options.seed,
+            _write(request, volume, labels, values, segmentation)
+        report = _report(
+            request,
+            image,
+            loaded,
+            labels,
+            values,
+            segmentation,
             device=device,
-            options=asdict(request.options),
             # Features that were kept cost nothing.
             timings={"encode": 0.0, **timer.seconds, **segmentation.seconds},
-            organs=organ_records(
-                labels,
-                values,
-                voxel_volume_ml=volume.geometry.voxel_volume_ml,
-                confidence_levels=segmentation.confidence_levels,
-            ),
-            peak_memory_mb=peak_memory_mb(),
-            cuda_peak_memory_mb=cuda_peak_memory_mb(device),
         )
         if request.report is not None:
             report.write(request.report)
@@ -241,6 +216,71 @@ class FileSegmenter:
         return image.encoded
 
 
+def _write(
+    request: SegmentRequest,
+    volume: Volume,
+    labels: np.ndarray,
+    values: Mapping[str, int],
+    segmentation: Segmentation,
+) -> None:
+    """Writes the images that the request names, each under its name only when complete."""
+    segments = [segment_for(name, value) for name, value in values.items()]
+    if request.confidence is not None:
+        write_scalar(request.confidence, segmentation.confidence, volume.geometry)
+    if request.preview is not None:
+        order = to_canonical(volume.geometry)
+        write_preview(
+            request.preview, order.apply(normalise(volume)), order.apply(labels), order.geometry, segments
+        )
+    # Last of the pictures: where it stands, they are complete too.
+    if request.output is not None:
+        write_segmentation(request.output, labels, volume.geometry, segments)
+
+
+def _report(
+    request: SegmentRequest,
+    image: _ReadImage,
+    loaded: LoadedPrior,
+    labels: np.ndarray,
+    values: Mapping[str, int],
+    segmentation: Segmentation,
+    *,
+    device: str,
+    timings: Mapping[str, float],
+) -> RunReport:
+    """The record of a run that gave the organs `values` their numbers in `labels`."""
+    volume = image.volume
+    geometry = volume.geometry
+    return RunReport(
+        program_version=__version__,
+        inputs=[
+            InputRecord(
+                request.image,
+                image.sha256,
+                volume.modality,
+                geometry.shape,
+                geometry.matrix.tolist(),
+                series_uid=volume.series_uid,
+                warnings=volume.warnings,
+            )
+        ],
+        prior=WeightsRecord(loaded.header.name, loaded.sha256),
+        backbone=WeightsRecord(loaded.header.backbone.name, loaded.backbone.sha256),
+        seed=request.options.seed,
+        device=device,
+        options=asdict(request.options),
+        timings=timings,
+        organs=organ_records(
+            labels,
+            values,
+            voxel_volume_ml=geometry.voxel_volume_ml,
+            confidence_levels=segmentation.confidence_levels,
+        ),
+        peak_memory_mb=peak_memory_mb(),
+        cuda_peak_memory_mb=cuda_peak_memory_mb(device),
+    )
+
+
 def _both(
     on_decoded: Callable[[int, int, Tensor], None] | None, live: LiveLabels | None
 ) -> Callable[[int, int, Tensor], None] | None:
@@ -252,12 +292,6 @@ def _both(
         live(number, organ, mask)
 
     return call
-
-
-def label_values(loaded: LoadedPrior, segmentation: Segmentation) -> Mapping[str, int]:
-    """The label number that the prior's header gives to each organ of a segmentation."""
-    numbers = {label.name: label.value for label in loaded.header.labels}
-    return {name: numbers[name] for name in segmentation.organs}
 
 
 def _require_writable(request: SegmentRequest) -> None:

@@ -11,8 +11,10 @@ import SimpleITK as sitk
 from .errors import InputError, OutputError
 from .files import atomic_path
 from .geometry import Geometry
-from .image_files import inspect_nifti, itk_message, quiet_itk, read_image
+from .image_files import inspect_nifti, read_image
+from .itk_messages import itk_message, quiet_itk
 from .terminology import Segment
+from .utf8_names import require_utf8
 
 __all__ = [
     "SCALAR_ENDINGS",
@@ -152,6 +154,7 @@ def write_image(path: str | Path, image: sitk.Image) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
+    require_utf8(Path(path), OutputError)
     hint = "Check the free space and the permissions of its folder."
     with atomic_path(path) as temporary:
         try:

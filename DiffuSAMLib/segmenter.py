@@ -11,32 +11,25 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone
-from .bright_fat import remove_bright_fat
 from .devices import autocast, memory_errors
-from .edge_aware_smoothing import smooth_masks
 from .encoded_volume import EncodedVolume
 from .errors import InputError
 from .full_resolution import PlaneLogits, to_volume
 from .geometry import Geometry
-from .hounsfield import remove_fat
 from .lanes import Lanes, even_parts
 from .organ_names import chosen_organs
-from .organ_regions import keep_to_regions
+from .organ_traits import OrganTraits
+from .plane_smoothing import smooth_plane
 from .planes import AXIAL, usable_planes
-from .postprocessing import clean_labels
-from .prior import Prior, outline_memory
+from .prior import SAMPLING_STEPS, Prior, outline_memory
 from .progress import Progress, ProgressEvent
-from .propagation import NOTHING, Propagation, PropagationConfig
+from .propagation import Propagation, PropagationConfig
 from .run_report import StageTimer
 from .tensor_store import TensorStore
 from .volumes import Volume
 
 # Slices generated at a time: bounds memory, and larger batches are not faster on a CPU.
 CHUNK = 8
-# Masks are smoothed at this resolution, or at their own where that is finer.
-SMOOTHED_SIDE = 128
-# As many slices beyond the first and the last that show something.
-SMOOTHED_BEYOND = 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class SegmentOptions:
     """
 
     organs: tuple[str, ...] | None = None
-    steps: int = 2
+    steps: int = SAMPLING_STEPS
     samples: int = 1
     seed: int = 0
     regions: bool = True
@@ -69,6 +62,22 @@ class SegmentOptions:
     clean: bool = True
     axial_only: bool = False
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
+
+    def check(self, *, training_steps: int) -> None:
+        """Refuses what a prior cannot do.
+
+        Args:
+            training_steps: Length of its noise schedule.
+
+        Raises:
+            InputError: The steps, samples or seed are out of range.
+        """
+        if not 1 <= self.steps <= training_steps:
+            raise InputError(f"The number of sampling steps must be 1 to {training_steps}, not {self.steps}.")
+        if self.samples < 1:
+            raise InputError(f"The number of samples must be 1 or more, not {self.samples}.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"The seed must be 0 to {2**32 - 1}, not {self.seed}.")
 
 
 @dataclass(frozen=True)
@@ -144,13 +153,8 @@ class Segmenter:
         """
         options = options or SegmentOptions()
         organs = self._organ_indices(options.organs)
-        longest = self.prior.config.training_steps
-        if not 1 <= options.steps <= longest:
-            raise InputError(f"The number of sampling steps must be 1 to {longest}, not {options.steps}.")
-        if options.samples < 1:
-            raise InputError(f"The number of samples must be 1 or more, not {options.samples}.")
-        if not 0 <= options.seed < 2**32:
-            raise InputError(f"The seed must be 0 to {2**32 - 1}, not {options.seed}.")
+        options.check(training_steps=self.prior.config.training_steps)
+        traits = OrganTraits(self.prior.config, organs)
         timer = StageTimer()
         # Not inference_mode: sam2 keeps some tensors for later, and the same backbone may be trained with next.
         with torch.no_grad(), autocast(self.device), _memory_errors(self.device):
@@ -164,27 +168,25 @@ class Segmenter:
             with timer("resample"):
                 strange = volume.modality not in self.prior.config.modalities
                 if options.regions and strange and options.propagation.three_d and len(views) == 1:
-                    self._keep_to_regions(views[0], found[0].logits, organs)
+                    axial = found[0]
+                    pixel = axial.grid.spacing(axial.order.geometry, axial.logits.shape[-1])
+                    traits.keep_to_regions(axial.logits, pixel)
                 # Joined, three planes are not the better for it.
                 if options.smooth and len(views) == 1:
-                    found = [self._smoothed(views[0], found[0], across=options.propagation.three_d)]
+                    found = [smooth_plane(views[0], found[0], across=options.propagation.three_d)]
                 labels, confidence = to_volume(volume, found, refine=options.refine)
         with timer("clean"):
             order = views[0].order
-            stack, spacing = order.view(labels), order.geometry.spacing[::-1]
             if options.refine:
-                solid = self._values(organs, self.prior.config.solid)
-                if volume.modality == "CT":
-                    remove_fat(labels, volume.array, solid)
-                else:
-                    remove_bright_fat(stack, order.apply(volume.array), solid, spacing=spacing)
+                traits.remove_fat(labels, volume, order)
             if options.clean:
-                stack[:] = self._cleaned(stack, organs, spacing)
+                stack = order.view(labels)
+                stack[:] = traits.cleaned(stack, order.geometry.spacing[::-1])
         return Segmentation(
             labels=labels,
             confidence_levels=confidence,
             geometry=volume.geometry,
-            organs=tuple(self.prior.config.organs[organ] for organ in organs),
+            organs=tuple(traits.names),
             seconds=timer.seconds,
         )
 
@@ -197,24 +199,6 @@ class Segmenter:
     def gamma(self, volume: Volume) -> float:
         """The exponent of scaled intensities with which the prior wants to see a volume."""
         return self.prior.config.mr_gamma if volume.modality == "MR" else 1.0
-
-    def _cleaned(
-        self, labels: np.ndarray, organs: list[int], spacing: tuple[float, float, float]
-    ) -> np.ndarray:
-        """Labels `(z, y, x)`, 1 for the first of `organs`, without specks and pinholes."""
-        several = self._values(organs, self.prior.config.in_pieces)
-        single = [value for value in range(1, len(organs) + 1) if value not in several]
-        places = {
-            value: self.prior.config.layout.get(self.prior.config.organs[organs[value - 1]])
-            for value in single
-        }
-        layout = {value: place for value, place in places.items() if place is not None}
-        labels = clean_labels(labels, single, spacing=spacing, layout=layout)
-        return clean_labels(labels, several, spacing=spacing, keep="major") if several else labels
-
-    def _values(self, organs: list[int], among: Sequence[str]) -> list[int]:
-        """The labels of those of `organs` whose names are `among` these; 1 is the first of `organs`."""
-        return [value for value, k in enumerate(organs, 1) if self.prior.config.organs[k] in among]
 
     def _organ_indices(self, names: Sequence[str] | None) -> list[int]:
         known = self.prior.config.organs
@@ -252,34 +236,6 @@ class Segmenter:
                     found.append(PlaneLogits(view.order, view.grid, logits))
         return found
 
-    def _keep_to_regions(self, view: EncodedVolume, logits: np.ndarray, organs: list[int]) -> None:
-        """Takes from logits `(n, organs, k, k)`, in place, what lies where the organ cannot be, seen from the others."""
-        config = self.prior.config
-        spacing = view.grid.spacing(view.order.geometry, logits.shape[-1])
-        first = np.where(logits.max(axis=1) > 0, logits.argmax(axis=1) + 1, 0).astype(np.uint8)
-        keep_to_regions(
-            logits,
-            self._cleaned(first, organs, spacing),
-            [config.organs[organ] for organ in organs],
-            layout=config.layout,
-            regions=config.regions,
-            spacing=spacing,
-        )
-
-    def _smoothed(self, view: EncodedVolume, found: PlaneLogits, *, across: bool) -> PlaneLogits:
-        """The same masks, at twice the resolution where they are coarse."""
-        shown = np.flatnonzero((found.logits > NOTHING + 1).any(axis=(1, 2, 3)))
-        if not shown.size:
-            return found
-        # Most of a long scan shows no organ that was asked for.
-        numbers = range(max(0, shown[0] - SMOOTHED_BEYOND), min(len(view), shown[-1] + 1 + SMOOTHED_BEYOND))
-        part = slice(numbers.start, numbers.stop)
-        side = found.logits.shape[-1]
-        size = max(side, min(2 * side, SMOOTHED_SIDE))
-        logits = np.full((*found.logits.shape[:2], size, size), NOTHING, np.float16)
-        logits[part] = smooth_masks(found.logits[part], view.guide(numbers, size), across=across)
-        return replace(found, logits=logits)
-
     def _generate(
         self,
         encoded: EncodedVolume,
@@ -313,7 +269,7 @@ class Segmenter:
     ) -> _Generated:
         features = encoded.features(numbers)
         outlines = self.prior.outlines(features)
-        presence = self.presence(numbers, outlines)[:, organs]
+        presence = self.prior.presence(outlines)[:, organs]
         wanted = (presence >= options.propagation.presence).nonzero()
         # Noise depends on the seed and the slice alone, not on which organs are asked for or how slices are batched.
         noise = torch.stack([self._noise(number, options) for number in numbers])[:, :, organs]
@@ -334,10 +290,6 @@ class Segmenter:
             memory = self.prior.to_memory(latent, outlined.repeat_interleave(options.samples, 0))
             memories[rows.cpu(), labels.cpu(), sample.cpu()] = memory.float().cpu()
         return _Generated(numbers, presence, memories)
-
-    def presence(self, numbers: Sequence[int], outlines: Tensor) -> Tensor:
-        """How surely `(n, organs of the prior)` the organs are in the slices of these numbers."""
-        return self.prior.presence(outlines)
 
     def _noise(self, number: int, options: SegmentOptions) -> Tensor:
         """Standard normal noise `(samples, organs of the prior, m, h, w)` of one slice."""

@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .checkpoints import other_run_error, read_checkpoint
+from .checkpoints import read_checkpoint
 from .datasets import LabelledFiles, LabelledStack, to_stack
 from .devices import choose_device, memory_errors
 from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
+from .finished_training import finished_prior, write_prior
 from .geometry import Geometry
+from .held_out import HeldOut, choose_held_out
 from .label_traits import label_traits
 from .labelmaps import LabelMap
 from .mr_gamma import mr_gamma
-from .mr_twins import mr_twins
 from .organ_names import organ_key
-from .plane_stacks import plane_stacks
 from .planes import planes_to_learn
 from .preflight import Finding, check_cases, organs_of, unified
 from .prior import Prior
 from .prior_files import PriorHeader, read_header
 from .procedural import ORGAN_NAMES
-from .procedural_stacks import procedural_stacks
 from .processes import Processes
 from .progress import Progress, ProgressEvent
 from .recipe import Recipe
 from .slice_sampler import SliceSampler
 from .stack_pool import StackPool
-from .training import Ending, PriorTraining, Validated, choose_weights
+from .training import PriorTraining
 from .training_events import TrainingListener
+from .training_lock import training_lock
 from .training_log import TrainingLog
+from .training_material import modalities_of, training_material
 from .training_paths import checkpoint_path, run_folder
 from .training_pictures import TrainingPictures
 from .training_record import RunRecord
-from .validation import HeldOut, Validation, choose_held_out
+from .validation import Validation
 from .volumes import Volume
 from .warm_start import begin_with, earlier_prior
-from .weights import LoadedBackbone, load_backbone, save_prior
+from .weights import load_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -94,35 +94,58 @@ def train_prior(
 
     Raises:
         UnfinishedRunError: There is one, and neither `resume` nor `restart`.
-        InputError: There are no cases or organs, an option is out of range, or an image or label map cannot be used.
+        InputError: There are no cases or organs, an option is out of range, an image or label map cannot be used, or
+            another process trains the same prior.
         WeightsError: The backbone, or the prior to start from, cannot be used.
         OutputError: The prior cannot be written.
         OutOfMemoryError: The recipe needs more memory than there is.
     """
     recipe = recipe or Recipe()
-    recipe.check()
     processes = Processes.launched(device)
-    if recipe.training.batch < processes.count:
-        raise InputError(
-            f"A batch of {recipe.training.batch} cannot be shared by {processes.count} processes.",
-            hint="Choose a larger --batch, or fewer processes.",
+    with training_lock(output) if processes.main else nullcontext():
+        _require_possible(recipe, output, processes, goes_on=resume or restart)
+        if resume and (finished := finished_prior(output)):
+            return finished
+        return _train(
+            cases,
+            output,
+            organs=organs,
+            recipe=recipe,
+            title=title,
+            licence=licence,
+            device=device,
+            processes=processes,
+            restart=restart,
+            progress=progress,
+            listener=listener,
+            on_finding=on_finding,
+            stop=stop,
         )
-    if output.suffix != ".safetensors":
-        raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
-    require_file_name(output)
-    checkpoint = checkpoint_path(output)
-    if checkpoint.exists() and not (resume or restart):
-        raise UnfinishedRunError(
-            f"{checkpoint} holds an unfinished run.",
-            hint="Go on with --resume, write its prior with --finish, or delete it to start again.",
-        )
-    if resume and (finished := finished_prior(output)):
-        return finished
+
+
+def _train(
+    cases: Sequence[LabelledFiles],
+    output: Path,
+    *,
+    organs: Sequence[str] | None,
+    recipe: Recipe,
+    title: str | None,
+    licence: str | None,
+    device: str,
+    processes: Processes,
+    restart: bool,
+    progress: Progress | None,
+    listener: TrainingListener | None,
+    on_finding: Callable[[Finding], None] | None,
+    stop: Callable[[], bool] | None,
+) -> PriorHeader:
+    """What `train_prior` does once nobody else may train that prior; goes on with a run that was not dropped."""
     cases = unified(cases)
     chosen = organs_of(cases, organs)
     if recipe.procedural and not {organ_key(organ) for organ in chosen} & set(ORGAN_NAMES.values()):
         raise InputError(
-            f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.", hint="Add none of them."
+            f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.",
+            hint="Leave out --procedural.",
         )
     if progress is not None:
         progress(ProgressEvent("load", 0, 1))
@@ -134,14 +157,17 @@ def train_prior(
     torch.manual_seed(recipe.training.seed)
     traits = label_traits(stacks, chosen)
     prior = Prior(recipe.prior_config(loaded.backbone, chosen, **traits, planes=planes)).to(network.device)
+    checkpoint = checkpoint_path(output)
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
     processes.wait()
     resumes = checkpoint.exists()
     earlier = None if resumes else earlier_prior(recipe.start, loaded, prior.config)
-    modalities = sorted({stack.modality for stack in stacks})
+    modalities = modalities_of(stacks)
     if recipe.twins and "CT" not in modalities:
-        raise InputError("MR-like twins are made of CT, and no case is one.", hint="Add none of them.")
+        raise InputError(
+            "MR-like twins are made from CT, and none of the cases is CT.", hint="Leave out --twins."
+        )
     record = RunRecord(
         organs=list(chosen),
         cases=[case.name for case in cases],
@@ -173,25 +199,15 @@ def train_prior(
     elif earlier:
         begin_with(prior, earlier)
         record = record.started_with(earlier.sha256, earlier.header.training)
-    learnt = [
-        stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack
-    ]
-    learnt += plane_stacks(cases, planes, organs=chosen, size=network.image_size, held_out=held_out)
-    learnt += mr_twins(
-        [case for case, stack in zip(cases, stacks, strict=True) if stack.modality == "CT"],
-        recipe.twins,
-        organs=chosen,
-        size=network.image_size,
-        beside_mr="MR" in modalities,
-        held_out=held_out,
+    material = training_material(
+        cases, stacks, planes, recipe, organs=chosen, size=network.image_size, held_out=held_out
     )
-    learnt += procedural_stacks(recipe.procedural, organs=chosen, size=network.image_size, real=modalities)
     blocked = {held_out.stack.name: held_out.blocked} if held_out and held_out.blocked else {}
     validation = None if held_out is None else Validation(held_out, network)
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(StackPool(learnt, blocked=blocked), recipe.training, context=network.slice_context),
+        SliceSampler(StackPool(material, blocked=blocked), recipe.training, context=network.slice_context),
         config=recipe.training,
         checkpoint=checkpoint,
         validation=validation,
@@ -217,7 +233,7 @@ def train_prior(
         )
         if progress is not None:
             progress(ProgressEvent("write", 0, 1))
-    header = finish_training(output, ended=training.ended, backbone=loaded)
+    header = write_prior(output, ended=training.ended, backbone=loaded)
     processes.wait()
     # Last of all: whatever they do, the prior is there.
     prior.load_state_dict(training.chosen()[0])
@@ -225,102 +241,34 @@ def train_prior(
     return header
 
 
-def finish_training(
-    output: Path, *, ended: Ending = "stopped", backbone: LoadedBackbone | None = None
-) -> PriorHeader:
-    """Writes the prior of a run from its checkpoint, and removes that.
+def _require_possible(recipe: Recipe, output: Path, processes: Processes, *, goes_on: bool) -> None:
+    """Refuses what can be refused before anything is read.
 
     Args:
-        output: As in `train_prior`.
-        ended: Why it ended.
-        backbone: Its backbone, where it is loaded already.
+        recipe: Every setting.
+        output: Prior file.
+        processes: Those that share a batch.
+        goes_on: Whether it was said what to do with an unfinished run.
 
     Raises:
-        InputError: There is no unfinished run, or it is damaged or has not begun.
-        WeightsError: Its backbone cannot be used.
-        OutputError: The prior cannot be written.
+        UnfinishedRunError: There is one, and nothing was said.
+        InputError: An option is out of range.
     """
-    checkpoint = checkpoint_path(output)
-    if not checkpoint.exists():
-        raise InputError(f"There is no unfinished run {checkpoint}.", hint="Check the name of the prior.")
-    state = read_checkpoint(checkpoint, device=torch.device("cpu"))
-    record = RunRecord.of(state, checkpoint)
-    if not state["iteration"]:
-        raise InputError(f"The run in {checkpoint} has not begun.", hint="Go on with --resume.")
-    recipe = Recipe.from_dict(record.recipe, source=str(checkpoint))
-    loaded = backbone or load_backbone(recipe.backbone, image_size=recipe.image_size)
-    if loaded.sha256 != record.backbone_sha256:
-        raise other_run_error(checkpoint)
-    validated = [Validated.from_json(look) for look in json.loads(state["validated"])]
-    weights, look = choose_weights(state["averaged"], state["best"], validated, recipe.validation.margin)
-    last = validated[-1] if validated and validated[-1].iteration == state["iteration"] else None
-
-    def write(path: Path, weights: dict[str, torch.Tensor], look: Validated | None) -> PriorHeader:
-        return save_prior(
-            path,
-            weights,
-            config=recipe.prior_config(
-                loaded.backbone,
-                tuple(record.organs),
-                in_pieces=tuple(record.in_pieces),
-                solid=tuple(record.solid),
-                layout=record.layout,
-                regions=record.regions,
-                modalities=tuple(record.known),
-                planes=tuple(record.planes),
-                mr_gamma=record.mr_gamma,
-            ),
-            backbone=loaded,
-            title=record.title,
-            modalities=record.modalities,
-            licence=record.licence,
-            training={
-                "cases": record.cases,
-                "image_digests": record.image_digests,
-                "started_from": record.started_from,
-                "procedural_abdomens": recipe.procedural,
-                "mr_twins": recipe.twins,
-                # Priors are passed on: nobody need learn where files lay on the computer that made them.
-                "recipe": {**record.recipe, "start": Path(recipe.start).name},
-                "iterations": state["iteration"],
-                "minutes": round(state["seconds"] / 60, 1),
-                "ended": ended,
-                "held_out": record.held_out,
-                "device": record.device,
-            },
-            metrics={} if look is None else {"held_out": _scores(look, record)},
+    recipe.check()
+    if recipe.training.batch < processes.count:
+        raise InputError(
+            f"A batch of {recipe.training.batch} cannot be shared by {processes.count} processes.",
+            hint="Choose a larger --batch, or fewer processes.",
         )
-
-    folder = run_folder(output)
-    write(folder / "last.safetensors", state["averaged"], last)
-    if state["best"] is not None:
-        best = max(validated, key=lambda each: (each.mean or 0, each.iteration))
-        write(folder / "best.safetensors", state["best"], best)
-    header = write(output, weights, look)
-    checkpoint.unlink()
-    return header
-
-
-def finished_prior(output: Path) -> PriorHeader | None:
-    """The prior of a run that has ended, of which nothing is left to resume; None where there is none.
-
-    Raises:
-        WeightsError: There is a file of that name, but it is no prior, or damaged.
-    """
-    return read_header(output) if output.is_file() and not checkpoint_path(output).exists() else None
-
-
-def resumed_recipe(output: Path) -> Recipe | None:
-    """The recipe of a prior's unfinished run; None where there is no run.
-
-    Raises:
-        InputError: The run is damaged.
-    """
+    if output.suffix != ".safetensors":
+        raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
+    require_file_name(output)
     checkpoint = checkpoint_path(output)
-    if not checkpoint.exists():
-        return None
-    record = RunRecord.of(read_checkpoint(checkpoint, device=torch.device("cpu")), checkpoint)
-    return Recipe.from_dict(record.recipe, source=str(checkpoint))
+    if checkpoint.exists() and not goes_on:
+        raise UnfinishedRunError(
+            f"{checkpoint} holds an unfinished run.",
+            hint="Go on with --resume, write its prior with --finish, or delete it to start again.",
+        )
 
 
 def _read(
@@ -365,15 +313,6 @@ def _description(held_out: HeldOut | None) -> dict[str, Any] | None:
         "case": held_out.stack.name,
         "whole_case": held_out.blocked is None,
         "slices": list(held_out.numbers),
-    }
-
-
-def _scores(look: Validated, record: RunRecord) -> dict[str, Any]:
-    return {
-        "dice": dict(zip(record.organs, look.dice, strict=True)),
-        "mean_dice": look.mean,
-        "iteration": look.iteration,
-        "note": "slices by themselves, without their neighbours",
     }
 
 

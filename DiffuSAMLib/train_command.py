@@ -11,12 +11,13 @@ from .config_json import settings_of
 from .data_options import add_data_options, cases_of, organ_names
 from .errors import InputError
 from .progress import JsonProgress, Progress
+from .training_events import LossesEvent, ValidationEvent, progress_line
+from .training_messages import outcome, tell_event, tell_finding
 
 if TYPE_CHECKING:
     from .preflight import Finding
     from .prior_files import PriorHeader
     from .recipe import Recipe
-    from .training_events import LossesEvent, ValidationEvent
 
 LINE_SECONDS = 30.0
 # Options that stand for one setting of the recipe: its place in the file, what reads the value, and the help.
@@ -113,7 +114,7 @@ def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
     if not arguments.check_only and arguments.output is None:
         raise InputError("Nothing says where to write the prior.", hint="Give -o PRIOR.safetensors.")
     if arguments.finish:
-        from .train import finish_training
+        from .finished_training import finish_training
 
         _finished(arguments.output, finish_training(arguments.output), as_json)
         return
@@ -162,21 +163,19 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     Raises:
         InputError: There is no such recipe, or a setting cannot be.
     """
-    from .recipe import default_recipe, load_recipe
-    from .train import resumed_recipe
+    from .requested_recipe import requested_recipe
 
     options = vars(arguments)
-    if arguments.config is not None:
-        recipe = load_recipe(arguments.config)
-    elif arguments.resume and arguments.output is not None and (earlier := resumed_recipe(arguments.output)):
-        recipe = earlier
-    else:
-        recipe = default_recipe(options["backbone"] or "compact")
     settings = {place: options[place] for _, place, _, _ in SETTINGS if options[place] is not None}
     if arguments.kind is not None:
         settings["kind"] = arguments.kind
     settings.update(settings_of(arguments.set))
-    return recipe.with_settings(settings)
+    return requested_recipe(
+        config=arguments.config,
+        resumed=arguments.output if arguments.resume else None,
+        backbone=options["backbone"] or "compact",
+        settings=settings,
+    )
 
 
 class _Teller:
@@ -190,13 +189,15 @@ class _Teller:
 
     def matched(self, line: str) -> None:
         if self._json is not None:
-            self._json.event("check", level="info", case=None, message=line)
+            from .preflight import Finding
+
+            tell_finding(self._json, Finding("info", None, line))
         else:
             self._lines.append(line)
 
     def finding(self, finding: Finding) -> None:
         if self._json is not None:
-            self._json.event("check", level=finding.level, case=finding.case, message=finding.message)
+            tell_finding(self._json, finding)
         else:
             self._lines.append(f"{finding.level.capitalize()}: {finding}")
 
@@ -207,8 +208,6 @@ class _Teller:
         self._lines = []
 
     def event(self, event: LossesEvent | ValidationEvent) -> None:
-        from .training_events import LossesEvent, progress_line
-
         self.flush()
         if self._json is not None:
             tell_event(self._json, event)
@@ -226,62 +225,18 @@ class _Teller:
         tqdm.write(line)
 
 
-def tell_event(progress: JsonProgress, event: LossesEvent | ValidationEvent) -> None:
-    """A training's event as a JSON line: `losses` or `validation`."""
-    from .training_events import LossesEvent
-
-    if isinstance(event, LossesEvent):
-        progress.event(
-            "losses",
-            iteration=event.iteration,
-            iterations=event.iterations,
-            seconds=round(event.seconds, 1),
-            seconds_left=round(event.seconds_left, 1),
-            losses=event.losses,
-            total=event.total,
-        )
-    else:
-        progress.event(
-            "validation",
-            iteration=event.iteration,
-            seconds=round(event.seconds, 1),
-            dice=event.dice,
-            mean_dice=event.mean_dice,
-            best=event.best,
-            overlay=event.overlay,
-        )
-
-
 def _is_finished(output: Path, as_json: JsonProgress | None, *, main: bool) -> bool:
     """Whether there is a finished prior rather than a run to resume; says so where this is the process that tells.
 
     So a job that a cluster starts again keeps its result.
     """
-    from .train import finished_prior
+    from .finished_training import finished_prior
 
     header = finished_prior(output)
     if header is not None and main:
         text = f"{output} is finished: nothing was left to resume, and nothing was changed; --restart begins anew."
         _done(as_json, text, output=output, **outcome(output, header))
     return header is not None
-
-
-def outcome(output: Path, header: PriorHeader) -> dict[str, Any]:
-    """What the `done` event of a training says."""
-    from .training_paths import run_folder
-
-    # A prior that was there before the training may lack what is told of one.
-    training = header.training
-    return {
-        "name": header.name,
-        "path": output,
-        "labels": [label.name for label in header.labels],
-        "stopped": training.get("ended") == "stopped",
-        "iterations": training.get("iterations"),
-        "minutes": training.get("minutes"),
-        "mean_dice": header.metrics.get("held_out", {}).get("mean_dice"),
-        "run_folder": run_folder(output),
-    }
 
 
 def _finished(output: Path, header: PriorHeader, as_json: JsonProgress | None) -> None:

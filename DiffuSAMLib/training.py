@@ -7,10 +7,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from .backbones import MASK_LOGIT, Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
 from .encoded_slices import EncodedBatch, EncodedSlices
+from .held_out import ValidationConfig
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
 from .outline_decoder import compete
@@ -30,7 +31,8 @@ from .slice_sampler import SliceSampler
 from .training_events import TrainingListener
 from .training_log import TrainingLog
 from .training_reporter import TrainingReporter
-from .validation import Prediction, Validation, ValidationConfig
+from .validated import Validated, best_of, choose_weights
+from .validation import Prediction, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -38,36 +40,6 @@ logger = logging.getLogger(__name__)
 MEASURED = 96
 
 Ending = Literal["complete", "stopped", "no improvement"]
-
-
-@dataclass(frozen=True)
-class Validated:
-    """One look at the held-out slices: when, and the Dice of each organ."""
-
-    iteration: int
-    seconds: float
-    dice: tuple[float | None, ...]
-
-    @property
-    def mean(self) -> float | None:
-        known = [value for value in self.dice if value is not None]
-        return sum(known) / len(known) if known else None
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Validated:
-        return cls(values["iteration"], values["seconds"], tuple(values["dice"]))
-
-
-def choose_weights(
-    averaged: dict[str, Tensor], best: dict[str, Tensor] | None, validated: Sequence[Validated], margin: float
-) -> tuple[dict[str, Tensor], Validated | None]:
-    """The last weights, or those of the best validation where that was better by more than `margin`."""
-    if best is None or not validated:
-        return averaged, None
-    top, last = max(validated, key=lambda look: (look.mean or 0, look.iteration)), validated[-1]
-    if (top.mean or 0) > (last.mean or 0) + margin:
-        return best, top
-    return averaged, last
 
 
 class PriorTraining:
@@ -141,7 +113,7 @@ class PriorTraining:
         log: TrainingLog | None = None,
         on_validated: Callable[[Prior, Prediction, int], Path | None] | None = None,
     ) -> dict[str, Tensor]:
-        """Trains to the end of the recipe.
+        """Trains to the end of the recipe, from where it is: `resume` first takes up an interrupted run.
 
         Args:
             progress: Called after each iteration.
@@ -156,8 +128,6 @@ class PriorTraining:
         Raises:
             OutputError: The checkpoint cannot be written.
         """
-        if self.iteration == 0:
-            self.resume()
         if self.iteration == 0 and bool((self.prior.latent_deviation == 1).all()):
             # A prior that starts from another keeps that one's measure.
             self._measure_latents()
@@ -178,10 +148,6 @@ class PriorTraining:
     def chosen(self) -> tuple[dict[str, Tensor], Validated | None]:
         """The weights to keep, and how they did on the held-out slices."""
         return choose_weights(self.averaged, self.best, self.validated, self.validation_config.margin)
-
-    def _best(self) -> int:
-        """Which validation was the best so far, the latest of equals."""
-        return max(range(len(self.validated)), key=lambda n: (self.validated[n].mean or 0, n))
 
     def _iterate(self, stop: Callable[[], bool] | None) -> None:
         saved = time.monotonic()
@@ -234,11 +200,9 @@ class PriorTraining:
 
     def _out_of_patience(self) -> bool:
         patience = self.validation_config.patience
-        return (
-            patience is not None
-            and bool(self.validated)
-            and len(self.validated) - 1 - self._best() >= patience
-        )
+        if patience is None or not self.validated:
+            return False
+        return self.validated[::-1].index(best_of(self.validated)) >= patience
 
     def _validate(self) -> None:
         """Looks at the held-out slices with the averaged weights; draws nothing, so the run goes on as without."""
@@ -252,7 +216,7 @@ class PriorTraining:
         dice = tuple(self.validation.dice(prediction.labels))
         self._validation_cost = time.monotonic() - started
         look = Validated(self.iteration, self.seconds, dice)
-        best = not self.validated or (look.mean or 0) >= (self.validated[self._best()].mean or 0)
+        best = not self.validated or (look.mean or 0) >= (best_of(self.validated).mean or 0)
         if best:
             self.best = {name: value.clone() for name, value in self.averaged.items()}
         self.validated.append(look)

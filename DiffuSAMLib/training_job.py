@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from .errors import InputError
 from .progress import JsonProgress, ProgressEvent
 from .stop_request import StopRequest
+from .training_messages import outcome, tell_event, tell_finding
 
 if TYPE_CHECKING:
     from .datasets import LabelledFiles
-    from .preflight import Finding
-    from .recipe import Recipe
 
 _SETTINGS = {
     "backbone": "backbone",
@@ -44,20 +43,22 @@ def run_training_job(job: Mapping[str, Any], progress: JsonProgress, stop: StopR
     cases = [_case(case, fields.get("modality")) for case in fields["cases"]]
 
     from .catalogue import new_prior_path
+    from .requested_recipe import requested_recipe
     from .train import train_prior
-    from .train_command import outcome, tell_event
 
     output = new_prior_path(fields["name"], replace=bool(fields.get("replace")))
-    recipe = _recipe(fields, output)
     unfinished = fields.get("unfinished", "refuse")
+    recipe = requested_recipe(
+        config=fields.get("config"),
+        resumed=output if unfinished == "resume" else None,
+        backbone=fields.get("backbone", "compact"),
+        settings={place: fields[name] for name, place in _SETTINGS.items() if name in fields},
+    )
 
     def tell(event: ProgressEvent) -> None:
         if event.stage == "read" and stop.pressed:
             raise KeyboardInterrupt
         progress(event)
-
-    def tell_finding(finding: Finding) -> None:
-        progress.event("check", level=finding.level, case=finding.case, message=finding.message)
 
     header = train_prior(
         cases,
@@ -71,7 +72,7 @@ def run_training_job(job: Mapping[str, Any], progress: JsonProgress, stop: StopR
         restart=unfinished == "restart",
         progress=tell,
         listener=lambda event: tell_event(progress, event),
-        on_finding=tell_finding,
+        on_finding=lambda finding: tell_finding(progress, finding),
         stop=stop,
     )
     return outcome(output, header)
@@ -97,7 +98,7 @@ def _checked(job: Mapping[str, Any]) -> dict[str, Any]:
     if not fields.get("name"):
         raise InputError("The job names no prior.", hint="Give the new prior a name.")
     if fields.get("unfinished", "refuse") not in _UNFINISHED:
-        raise InputError(f'The field "unfinished" is one of {", ".join(_UNFINISHED)}.')
+        raise InputError(f'The field "unfinished" must be one of {", ".join(_UNFINISHED)}.')
     return fields
 
 
@@ -118,16 +119,3 @@ def _case(case: Any, modality: str | None) -> LabelledFiles:
     table = case.get("label_names")
     names = names_in_file(labels) if table is None else label_table(table, source=f"The case {case['name']}")
     return LabelledFiles(case["name"], Path(case["image"]), labels, names, case.get("modality") or modality)
-
-
-def _recipe(fields: Mapping[str, Any], output: Path) -> Recipe:
-    from .recipe import default_recipe, load_recipe
-    from .train import resumed_recipe
-
-    recipe = None
-    if "config" in fields:
-        recipe = load_recipe(fields["config"])
-    elif fields.get("unfinished") == "resume":
-        recipe = resumed_recipe(output)
-    recipe = recipe or default_recipe(fields.get("backbone", "compact"))
-    return recipe.with_settings({place: fields[name] for name, place in _SETTINGS.items() if name in fields})

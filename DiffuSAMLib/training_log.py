@@ -6,9 +6,12 @@ import csv
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .training_events import ValidationEvent
+
+if TYPE_CHECKING:
+    from .event_file import EventFile
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,8 @@ class TrainingLog:
     def __init__(self, folder: Path, *, resumed_at: int) -> None:
         self.folder, self.resumed_at = folder, resumed_at
         self._begun: set[str] = set()
-        self._writer: Any = None
+        self._events: EventFile | None = None
+        self._with_events = True
         self._broken = False
 
     def losses(self, iteration: int, seconds: float, rate: float, losses: Mapping[str, float]) -> None:
@@ -47,8 +51,11 @@ class TrainingLog:
         self._scalars(known, event.iteration)
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            try:
+                self._events.close()
+            except OSError as error:
+                self._give_up(self.folder, error)
 
     def _row(self, name: str, row: Mapping[str, Any]) -> None:
         if self._broken:
@@ -62,31 +69,30 @@ class TrainingLog:
             with path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, list(row)).writerow(row)
         except OSError as error:
-            self._broken = True
-            log.warning("The training's log %s cannot be written (%s).", path, error.strerror)
+            self._give_up(path, error)
 
     def _scalars(self, values: Mapping[str, float], iteration: int) -> None:
-        if self._broken:
+        if self._broken or not self._with_events:
             return
         try:
-            if self._writer is None:
-                from tensorboardX import SummaryWriter
+            if self._events is None:
+                from .event_file import EventFile
 
-                self._writer = SummaryWriter(str(self.folder), purge_step=self.resumed_at or None)
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, iteration)
+                self._events = EventFile(self.folder, resumed_at=self.resumed_at)
+            self._events.scalars(values, iteration)
+        except OSError as error:
+            self._give_up(self.folder, error)
         except ImportError:
-            self._writer = _NoWriter()
+            # The tables say the same.
+            self._with_events = False
+        except Exception as error:  # of many classes, where tensorboardX does not fit the protobuf beside it
+            self._with_events = False
+            log.warning("TensorBoard's events are left out (%s: %s).", type(error).__name__, error)
 
-
-class _NoWriter:
-    """Stands in where tensorboardX is not installed: the CSV files say the same."""
-
-    def add_scalar(self, name: str, value: float, iteration: int) -> None:
-        return
-
-    def close(self) -> None:
-        return
+    def _give_up(self, path: Path, error: OSError) -> None:
+        if not self._broken:
+            log.warning("The training's log %s cannot be written (%s).", path, error.strerror)
+        self._broken = True
 
 
 def _keep_rows(path: Path, fields: list[str], *, up_to: int) -> None:

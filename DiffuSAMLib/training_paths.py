@@ -13,3 +13,8 @@ def checkpoint_path(output: Path) -> Path:
 def run_folder(output: Path) -> Path:
     """Where the tables and pictures of a prior's training lie."""
     return output.with_suffix(".run")
+
+
+def lock_path(output: Path) -> Path:
+    """What is locked while a prior is trained; hidden, as nobody need look at it."""
+    return output.with_name(f".{output.name}.lock")

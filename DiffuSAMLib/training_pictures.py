@@ -16,9 +16,9 @@ from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .datasets import LabelledStack
 from .errors import OutputError
 from .files import atomic_path
-from .prior import Prior, outline_memory
+from .prior import SAMPLING_STEPS, Prior, outline_memory
 from .terminology import segment_for
-from .validation import SAMPLING_STEPS, Prediction, Validation
+from .validation import Prediction, Validation
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import other_run_error
+import torch
+
+from .checkpoints import other_run_error, read_checkpoint
 from .errors import InputError
 from .layout import Position
 from .organ_regions import OrganRegion, regions_from_json
 from .planes import AXIAL, Plane
 from .recipe import Recipe
+from .training_paths import checkpoint_path
 
 # What a run may go on with although it began with another value.
 _CHANGEABLE = ("name", "validation")
@@ -140,6 +143,19 @@ class RunRecord:
                 f"{checkpoint} holds an unfinished run with other {', '.join(different)}.",
                 hint="Resume with the options it was started with, or delete it to start again.",
             )
+
+
+def resumed_recipe(output: Path) -> Recipe | None:
+    """The recipe of a prior's unfinished run; None where there is no run.
+
+    Raises:
+        InputError: The run is damaged.
+    """
+    checkpoint = checkpoint_path(output)
+    if not checkpoint.exists():
+        return None
+    record = RunRecord.of(read_checkpoint(checkpoint, device=torch.device("cpu")), checkpoint)
+    return Recipe.from_dict(record.recipe, source=str(checkpoint))
 
 
 def _present(recipe: dict[str, Any], checkpoint: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,168 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .backbones import Backbone, ImageFeatures, Memory
-from .datasets import LabelledStack
 from .devices import autocast
-from .errors import InputError
-from .prior import Prior, outline_memory
+from .held_out import HeldOut
+from .prior import PRESENT, SAMPLING_STEPS, Prior, outline_memory
 
-# From this many cases on, one is held out whole.
-ENOUGH_CASES = 4
-# With fewer: the share of a case's labelled slices that is held out, and the fewest labelled slices worth it.
-BLOCK_SHARE = 0.15
-FEWEST_SLICES = 24
-# Least probability of presence, and sampling steps, as in segmenting.
-PRESENCE = 0.5
-SAMPLING_STEPS = 2
+# Slices at a time.
 CHUNK = 4
-
-
-@dataclass(frozen=True)
-class ValidationConfig:
-    """What is held out, and how often it is looked at.
-
-    Attributes:
-        held_out: "auto" holds out one case of four or more, a block of slices of fewer, and nothing of tiny
-            sets; "slices" a block in any case; "none" nothing; else the name of the case to hold out.
-        slices: Most slices to look at.
-        every_minutes: How often; less often where it would take more than a thirtieth of the time. 0 is after
-            each iteration, whatever it takes.
-        patience: Ends the training after so many validations without a better one; None never.
-        margin: The best weights are taken rather than the last ones where their mean Dice is better by this.
-    """
-
-    held_out: str = "auto"
-    slices: int = 12
-    every_minutes: float = 2.0
-    patience: int | None = None
-    margin: float = 0.01
-
-    def check(self) -> None:
-        """Refuses what cannot be done.
-
-        Raises:
-            InputError: A value is out of range.
-        """
-        if self.slices < 1 or self.every_minutes < 0 or (self.patience is not None and self.patience < 1):
-            raise InputError(
-                "Validation needs at least 1 slice, 0 or more minutes, and a patience of 1 or more."
-            )
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What a training does not learn from.
-
-    Attributes:
-        stack: Where it lies.
-        numbers: Slices to look at.
-        blocked: Slices not to learn from; None is the whole case.
-    """
-
-    stack: LabelledStack
-    numbers: tuple[int, ...]
-    blocked: range | None
-
-
-def choose_held_out(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut | None:
-    """What to hold out of real cases.
-
-    Raises:
-        InputError: There is no case of the name asked for, or it is the only one.
-    """
-    if config.held_out == "none" or not stacks:
-        return None
-    if config.held_out not in ("auto", "slices"):
-        return _named(stacks, config)
-    if config.held_out == "auto" and len(stacks) >= ENOUGH_CASES:
-        # The last of those that show most organs.
-        shown = [len(_organs(stack.labels)) for stack in stacks]
-        stack = stacks[max(range(len(stacks)), key=lambda n: (shown[n], n))]
-        return HeldOut(stack, _spread(stack, config.slices), None)
-    return _block(stacks, config)
-
-
-def _named(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut:
-    named = [stack for stack in stacks if stack.name == config.held_out]
-    if not named:
-        raise InputError(
-            f"There is no case {config.held_out} to hold out.",
-            hint="Give the name of a case, auto, slices or none.",
-        )
-    if len(stacks) == 1:
-        raise InputError("The only case cannot be held out.", hint="Hold out slices or none.")
-    return HeldOut(named[0], _spread(named[0], config.slices), None)
-
-
-def _block(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut | None:
-    """Neighbouring slices of the case with most labels; every organ in them is to be learnt elsewhere too."""
-    counts = [int(stack.labels.any((1, 2)).sum()) for stack in stacks]
-    if sum(counts) < FEWEST_SLICES:
-        return None
-    stack = stacks[int(np.argmax(counts))]
-    length = min(config.slices, max(2, round(BLOCK_SHARE * max(counts))))
-    organs = sorted(set().union(*(_organs(each.labels) for each in stacks)))
-    shows = np.array([[(labels == organ).any() for organ in organs] for labels in stack.labels])
-    everywhere = sum(
-        np.array([(each.labels == organ).any((1, 2)).sum() for organ in organs]) for each in stacks
-    )
-    best, most = None, 0
-    for begin in range(len(shows) - length + 1):
-        inside = shows[begin : begin + length].sum(0)
-        left = everywhere - inside
-        score = int((inside > 0).sum()) * 1000 + int(inside.sum())
-        if (left[inside > 0] >= 2).all() and score > most:
-            best, most = range(begin, begin + length), score
-    return None if best is None else HeldOut(stack, tuple(best), best)
-
-
-def _organs(labels: np.ndarray) -> set[int]:
-    return {int(value) for value in np.unique(labels) if value}
-
-
-def _spread(stack: LabelledStack, count: int) -> tuple[int, ...]:
-    """Slices evenly over those with labels and their surroundings, where organs are to be found absent.
-
-    Where these miss an organ, the nearest of them make way for slices that show it.
-
-    Raises:
-        InputError: No slice shows an organ.
-    """
-    filled = np.flatnonzero(stack.labels.any((1, 2)))
-    if not filled.size:
-        raise InputError(
-            f"The case {stack.name} cannot be held out: none of its slices shows an organ.",
-            hint="Hold out another case, or leave the choice to auto.",
-        )
-    last = len(stack.labels) - 1
-    margin = max(1, (filled[-1] - filled[0] + 1) // 6)
-    first, last = max(0, int(filled[0]) - margin), min(last, int(filled[-1]) + margin)
-    spread = np.linspace(first, last, min(count, last - first + 1)).round().astype(int)
-    numbers = {int(number) for number in np.unique(spread)}
-    if _organs(stack.labels[sorted(numbers)]) == _organs(stack.labels):
-        return tuple(sorted(numbers))
-    needed = _showing_all(stack, numbers, count)
-    for number in sorted(needed - numbers):
-        numbers.remove(min(numbers - needed, key=lambda other: (abs(other - number), other)))
-        numbers.add(number)
-    return tuple(sorted(numbers))
-
-
-def _showing_all(stack: LabelledStack, preferred: set[int], count: int) -> set[int]:
-    """At most `count` slices that together show every organ, if so few can; the preferred ones where they do."""
-    organs = sorted(_organs(stack.labels))
-    pixels = np.stack([(stack.labels == organ).sum((1, 2)) for organ in organs], axis=1)
-    missing, needed = np.ones(len(organs), bool), set[int]()
-
-    def worth(number: int) -> tuple[int, bool, int]:
-        shown = pixels[number][missing]
-        return int((shown > 0).sum()), number in preferred, int(shown.sum())
-
-    while missing.any() and len(needed) < count:
-        number = max(range(len(pixels)), key=worth)
-        needed.add(number)
-        missing &= pixels[number] == 0
-    return needed
 
 
 @dataclass(frozen=True)
@@ -231,7 +74,7 @@ class Validation:
                 )
                 memory = prior.to_memory(latent, outlined)
                 logits = self.backbone.decode(each, [Memory(memory)]).logits.float()
-                present = prior.presence(outlines) >= PRESENCE
+                present = prior.presence(outlines) >= PRESENT
             maps = F.interpolate(logits, self.backbone.image_size, mode="bilinear", align_corners=False)
             maps = maps.view(count, organs, *maps.shape[-2:])
             maps = maps.masked_fill(~present[..., None, None], -1.0)

@@ -14,7 +14,6 @@ from .dicom_series import choose_series, list_series, read_series
 from .errors import InputError
 from .geometry import Geometry
 from .image_files import FORMATS_HINT, geometry_of, not_finite_error, read_image
-from .labelmaps import LabelMap, check_same_grid, read_labelmap
 from .reading_warnings import kept_warnings
 
 log = logging.getLogger(__name__)
@@ -25,19 +24,6 @@ CT_WINDOW_HU = (-125.0, 275.0)
 MR_PERCENTILES = (0.5, 99.5)
 # Percentiles of a larger volume are taken from this many voxels drawn with a fixed seed.
 SAMPLE_VOXELS = 4_000_000
-
-__all__ = [
-    "LabelMap",
-    "Modality",
-    "Volume",
-    "check_same_grid",
-    "guess_modality",
-    "intensity_window",
-    "normalise",
-    "read_labelmap",
-    "read_volume",
-    "scale_intensity",
-]
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,7 @@ if __name__ == "__main__" and not __package__:
     __package__ = "DiffuSAMLib"
 
 from DiffuSAMLib.errors import DiffuSAMError, InputError
+from DiffuSAMLib.interrupts import EXIT_TERMINATED
 from DiffuSAMLib.stop_request import StopRequest
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EXIT_TERMINATED = 143
 _REPORT = "Please report this with the log."
 _PATHS = ("image", "output", "confidence", "report", "preview")
 _TEXTS = ("prior", "device", "modality", "series")

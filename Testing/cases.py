@@ -7,10 +7,12 @@ bundled weights are trained.
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ from conftest import random_backbone
 
 from DiffuSAMLib import catalogue
 from DiffuSAMLib.backbones import Backbone
+from DiffuSAMLib.datasets import LabelledStack
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.prior import Prior, PriorConfig
@@ -45,6 +48,14 @@ EVERYWHERE = SegmentOptions(clean=False, propagation=PropagationConfig(presence=
 def small_abdomen(seed: int = 3, modality: Literal["CT", "MR"] = "CT") -> Abdomen:
     """10 slices of 96 x 96 pixels that hold all four organs."""
     return make_abdomen(seed, modality=modality, shape=(10, 96, 96), spacing=(3.5, 3.5, 20.0))
+
+
+@functools.cache
+def cropped_abdomen() -> Volume:
+    """Four slices, non-square, of different spacing along all axes."""
+    abdomen = small_abdomen().volume
+    matrix = abdomen.geometry.matrix @ np.diag([1.0, 1.1, 1.0, 1.0])
+    return Volume(abdomen.array[3:7, 8:88], Geometry((4, 80, 96), matrix), "CT", "cropped abdomen")
 
 
 def write_case(folder: Path, name: str, abdomen: Abdomen) -> None:
@@ -122,6 +133,17 @@ def write_dicom_slices(
         writer.Execute(image)
 
 
+def a_stack(
+    name: str, *, slices: int = 20, first: int = 4, last: int = 16, organs: int = 2, side: int = 64
+) -> LabelledStack:
+    """Organs side by side on slices `first` to `last - 1`."""
+    labels = np.zeros((slices, side, side), np.uint8)
+    for organ in range(1, organs + 1):
+        labels[first:last, 20:40, 10 * organ : 10 * organ + 8] = organ
+    image = np.full((slices, side, side), 80, np.uint8) + 40 * labels
+    return LabelledStack(name, "CT", image, labels, np.array([True, True]), (1.0, 1.0, 1.0))
+
+
 def finding_backbone() -> Backbone:
     backbone = random_backbone("compact", image_size=SIZE)
     with torch.no_grad():
@@ -145,6 +167,14 @@ def finding_prior(backbone: Backbone) -> Prior:
 def finding_segmenter() -> Segmenter:
     backbone = finding_backbone()
     return Segmenter(backbone, finding_prior(backbone))
+
+
+def taught(segmenter: Segmenter, **changes: Any) -> Segmenter:
+    """The same networks with a prior that has other fields in its configuration."""
+    other = copy.copy(segmenter)
+    other.prior = copy.copy(segmenter.prior)
+    other.prior.config = replace(segmenter.prior.config, **changes)
+    return other
 
 
 @dataclass(frozen=True)
@@ -195,6 +225,14 @@ def install_random_weights(resources: Path) -> Installation:
             entry |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     (installation.prior.parent / "catalogue.json").write_text(json.dumps(content), encoding="utf-8")
     return installation
+
+
+# Every axis order that a file may have, as `reordered` takes it.
+AXIS_ORDERS = [
+    (axes, flips)
+    for axes in itertools.permutations((0, 1, 2))
+    for flips in itertools.product((False, True), repeat=3)
+]
 
 
 def reordered(volume: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> Volume:

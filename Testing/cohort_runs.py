@@ -18,9 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package with small random weights, which other processes find too."""
-    folder = tmp_path_factory.mktemp("installed")
+    folder = tmp_path_factory.mktemp("package_copy")
     install_random_weights(folder / "Resources")
     unwanted = shutil.ignore_patterns("Weights", "__pycache__")
     shutil.copytree(REPOSITORY / "Resources", folder / "Resources", ignore=unwanted, dirs_exist_ok=True)
@@ -28,13 +28,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def use_random_weights(installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    Installation(installed / "Resources").use(monkeypatch, tmp_path / "cache")
+@pytest.fixture
+def copied_weights(package_copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is run here finds the same weights."""
+    Installation(package_copy / "Resources").use(monkeypatch, tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def cluster_address() -> Iterator[str]:
     """A cluster with a worker of two threads, inside this process."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,15 @@ from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.sam2_network import SAM2_CONFIGS
 
-pytest_plugins = ["refusals"]
+# Where the test host cannot start, the fixtures of the module skip what asks for them and say why.
+pytest_plugins = [
+    "refusals",
+    "cohort_runs",
+    "slicer_host.fixtures",
+    "module_host",
+    "module_training",
+    "training_runs",
+]
 
 
 @torch.no_grad()
@@ -80,6 +89,13 @@ def a_compact_backbone() -> Backbone:
 def a_sam21_tiny_backbone() -> Backbone:
     """Meta's architecture at 128 px."""
     return random_backbone("sam2.1_tiny", image_size=128)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where weights are kept, in place of the user's folder; nobody has made it yet."""
+    monkeypatch.setenv("DIFFUSAM_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ The Python of the child process is this one, or what DIFFUSAM_PYTHON names.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -19,21 +18,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_module_packaging import cmake_list
+from cmake_files import cmake_list
 
 from DiffuSAMLib.procedural import make_abdomen
 
-pytest_plugins = ["slicer_host.fixtures"]
-
 PYTHON = os.environ.get("DIFFUSAM_PYTHON") or sys.executable
-if sys.executable == PYTHON and importlib.util.find_spec("torch") is None:
-    pytest.skip("the child process needs PyTorch", allow_module_level=True)
-
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "DiffuSAMSegment"
 ORGANS = ("spleen", "right kidney", "left kidney", "liver")
 PATIENCE_S = 300
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are looked up as Linux shows them")
 
 
 @dataclass
@@ -85,6 +78,8 @@ def make_launcher(folder: Path, **environment: str) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(started_host: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    if sys.platform == "win32":
+        pytest.skip("processes are looked up as Linux shows them")
     folder = tmp_path_factory.mktemp("qt-scripted-modules with ä")
     for base in (ROOT, ROOT / NAME):
         kind = "MODULE" if base.name == NAME else "LIBRARY"
@@ -160,6 +155,11 @@ def nodes_go() -> Iterator[None]:
 @pytest.fixture
 def logic(panel: Any) -> Any:
     return panel.logic
+
+
+@pytest.fixture
+def warm_logic(warm_panel: Any) -> Any:
+    return warm_panel.logic
 
 
 def add_volume(array: np.ndarray, lps: np.ndarray, name: str = "abdomen") -> Any:

@@ -17,7 +17,7 @@ from DiffuSAMLib.procedural import make_abdomen
 MINE = "my-organs"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_priors(installed: Installed) -> Iterator[None]:
     """What a test leaves in the user's folder of priors goes."""
     yield

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cases import (
-    LABEL_NAMES,
-)
+from cases import LABEL_NAMES, Installation
 from PIL import Image
 from refusals import Refusal, noise, truncated, with_nan, write_image
+
+from DiffuSAMLib.cli import main
+from DiffuSAMLib.cohort_cases import CaseFiles, CohortCase
+from DiffuSAMLib.cohort_table import CaseRow, write_table
+from DiffuSAMLib.cohort_worker import CaseTask, segment_case
+from DiffuSAMLib.errors import OutputError
+from DiffuSAMLib.evaluation import Evaluation
+from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.segment_file import SegmentRequest
 
 pytestmark = pytest.mark.usefixtures("random_weights")
 
@@ -38,9 +48,9 @@ BAD_IMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("truncated.nii.gz", truncated, "cannot be unpacked"),
     ("truncated.nii", truncated, r"ends after \d+ of \d+ bytes"),
     ("truncated.nrrd", truncated, "cannot be read as an image"),
-    ("truncated.mha", truncated, "cannot be read as an image"),
+    ("truncated.mha", truncated, r"ends after \d+ of \d+ bytes"),
     ("packed.nrrd", truncated_and_packed, "cannot be read as an image"),
-    ("packed.mha", truncated_and_packed, "cannot be read as an image"),
+    ("packed.mha", truncated_and_packed, r"ends after \d+ of \d+ bytes"),
     ("text.nii.gz", lambda path: path.write_text("Dear colleague"), "cannot be"),
     (
         "packed_text.nii.gz",
@@ -123,6 +133,67 @@ def test_evaluate_finds_a_missing_report_folder_at_once(data: Path, refuse: Refu
 
 def test_demo_into_a_file_is_refused(refuse: Refusal) -> None:
     refuse("demo", "-o", refuse.out / "labels.nii.gz", says="labels.nii.gz")
+
+
+def test_names_that_are_not_utf8_are_refused(image: Path, refuse: Refusal) -> None:
+    """SimpleITK would end the process without a word."""
+    says = r"caf\\udce9\.nii\.gz holds a character that is not UTF-8, and cannot be used\. Rename"
+    refuse.image(refuse.out / "caf\udce9.nii.gz", says=says)
+    refuse("segment", image, "-o", refuse.out / "caf\udce9.nii.gz", says=says)
+
+
+def test_a_case_of_a_cohort_whose_name_is_not_utf8_is_a_failed_row(
+    installation: Installation, out: Path
+) -> None:
+    image = out / "caf\udce9.nii.gz"
+    files = CaseFiles.of(CohortCase("case", image), out, "nrrd")
+    request = SegmentRequest(image, files.output, prior=str(installation.prior), device="cpu")
+    settings = {"prior_sha256": sha256_of(installation.prior)}
+    outcome = segment_case(CaseTask(request, files, settings, threads=1))
+    assert outcome.final
+    assert r"caf\udce9.nii.gz holds a character that is not UTF-8" in outcome.error
+    write_table(out, [CaseRow("case", image, "failed", error=outcome.error)], [], {})
+    assert outcome.error in (out / "cohort.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self").is_dir(), reason="No folder here that takes no file, even of root."
+)
+def test_a_folder_that_takes_no_file_is_refused_before_the_image_is_read(refuse: Refusal) -> None:
+    says = r"/proc/self/labels\.nrrd cannot be written"
+    refuse("segment", refuse.out / "missing.nii.gz", "-o", "/proc/self/labels.nrrd", says=says)
+    command = ["evaluate", "--images", refuse.out / "nowhere", "--labels", refuse.out / "nowhere"]
+    refuse(*command, "--report", "/proc/self/scores.json", says=r"/proc/self/scores\.json cannot be written")
+
+
+def test_scores_are_said_before_their_report_is_written(
+    data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(evaluation: Evaluation, path: Path) -> None:
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr(Evaluation, "write", fail)
+    command = ["evaluate", "--images", str(data / "images"), "--labels", str(data / "labels")]
+    command += ["--label-names", LABEL_NAMES, "--device", "cpu", "--report", str(out / "scores.json")]
+    assert main(command) == 2
+    captured = capsys.readouterr()
+    assert "| abdomen |" in captured.out
+    assert captured.err == "diffusam: The disk is full.\n"
+
+
+def test_a_console_without_the_letters_of_a_name_shows_escapes(tmp_path: Path) -> None:
+    """As that of Windows is where its output goes to a file."""
+    folder = tmp_path / "\N{CJK UNIFIED IDEOGRAPH-60A3}"
+    done = subprocess.run(
+        [sys.executable, "-m", "DiffuSAMLib", "models", "list"],
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "DIFFUSAM_HOME": str(folder), "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == rf"Cache folder: {tmp_path}{os.sep}\u60a3"
 
 
 @pytest.mark.parametrize("command", [[], ["segment"], ["models"], ["sing"]])

@@ -62,6 +62,12 @@ BAD_HEADERS: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("no labels", lambda header: header.update(labels=[]), "no labels"),
     ("an unknown setting", lambda header: header["config"].update(magic=1), "cannot build"),
     ("an impossible width", lambda header: header["config"].update(width=[33, 65]), "cannot build"),
+    ("a width without end", lambda header: header["config"].update(width=[16_000_000, 32]), "cannot build"),
+    ("no noise", lambda header: header["config"].update(training_steps=0), "cannot build"),
+    ("an unknown kind", lambda header: header["config"].update(kind="guess"), "cannot build"),
+    ("no list of modalities", lambda header: header["config"].update(modalities=None), "cannot build"),
+    ("no list of cases", lambda header: header["training"].update(cases=5), "cases is missing or of the"),
+    ("slices without end", lambda header: header["backbone"].update(image_size=320_000), "image size"),
     ("an impossible contrast", lambda header: header["config"].update(mr_gamma=0), "cannot build"),
     ("a layout of nothing", lambda header: header["config"].update(layout=[1]), "cannot build"),
     (
@@ -100,6 +106,11 @@ def test_a_prior_whose_header_tells_of(
     refuse.image(image, "--prior", prior, says=says)
 
 
+def a_deep_table() -> bytes:
+    table = b'{"a":' + 100_000 * b"[" + 100_000 * b"]" + b"}"
+    return len(table).to_bytes(8, "little") + table
+
+
 BAD_PRIORS: list[tuple[str, Callable[[Path, bytes], object], str]] = [
     ("missing", lambda path, content: None, "no file"),
     ("empty", lambda path, content: path.touch(), "is empty"),
@@ -107,6 +118,7 @@ BAD_PRIORS: list[tuple[str, Callable[[Path, bytes], object], str]] = [
     ("longer", lambda path, content: path.write_bytes(content + b"more"), "incomplete or damaged"),
     ("tampered", tampered, "changed after it was made"),
     ("text", lambda path, content: path.write_text("Dear colleague"), "not a safetensors file"),
+    ("nested without end", lambda path, content: path.write_bytes(a_deep_table()), "incomplete or damaged"),
     ("other", lambda path, content: save_file({"x": torch.zeros(3)}, path), "not a DiffuSAM prior"),
 ]
 

@@ -27,6 +27,7 @@ from DiffuSAMLib.errors import WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.resources import resource_path
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
 BACKBONE = b"weights of a backbone" * 1000
 BUNDLED = b"bundled weights" * 100
 
@@ -34,12 +35,6 @@ BUNDLED = b"bundled weights" * 100
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DIFFUSAM_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -136,8 +131,8 @@ def test_a_file_with_an_official_name_and_other_content_is_refused(tmp_path: Pat
 # The folder.
 
 
-def test_the_cache_follows_the_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_folder() == cache
+def test_the_cache_follows_the_environment(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == empty_cache
     monkeypatch.setenv("DIFFUSAM_HOME", "~/elsewhere")
     assert cache_folder() == Path.home() / "elsewhere"
 
@@ -159,18 +154,18 @@ def test_the_cache_lies_where_the_platform_expects_it(
     assert cache_folder() == Path.home().joinpath(*place)
 
 
-def test_listing_makes_no_folder(cache: Path) -> None:
+def test_listing_makes_no_folder(empty_cache: Path) -> None:
     list_weights()
-    assert not cache.exists()
+    assert not empty_cache.exists()
 
 
 # Downloaded and bundled weights.
 
 
-def test_weights_are_downloaded_once_and_found(served: Path, cache: Path) -> None:
+def test_weights_are_downloaded_once_and_found(served: Path, empty_cache: Path) -> None:
     assert states() == {"sam": "not downloaded", "small": "bundled"}
     path = fetch("sam")
-    assert path.is_relative_to(cache)
+    assert path.is_relative_to(empty_cache)
     assert path.read_bytes() == BACKBONE
     assert states()["sam"] == "downloaded"
     served.unlink()
@@ -251,9 +246,9 @@ def test_a_checkpoint_is_known_by_its_content_whatever_its_name(served: Path, tm
         import_file(elsewhere, name="other")
 
 
-def test_a_bundled_file_is_known_and_not_copied(served: Path, cache: Path) -> None:
+def test_a_bundled_file_is_known_and_not_copied(served: Path, empty_cache: Path) -> None:
     assert import_file(locate("small")).name == "small"
-    assert not cache.exists()
+    assert not empty_cache.exists()
 
 
 # Removal.

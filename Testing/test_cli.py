@@ -13,7 +13,6 @@ from cases import (
     ORGANS,
     Installation,
     files_in,
-    install_random_weights,
     json_events,
     read_array,
     small_abdomen,
@@ -32,18 +31,8 @@ from DiffuSAMLib.volumes import read_volume
 from DiffuSAMLib.weights import load_backbone, load_prior
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.usefixtures("quick_trainings")
+pytestmark = pytest.mark.usefixtures("quick_trainings", "random_weights")
 TRAIN = ["--label-names", LABEL_NAMES, "--image-size", "128", "--batch", "2", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return install_random_weights(tmp_path_factory.mktemp("installed") / "Resources")
-
-
-@pytest.fixture(autouse=True)
-def _use_random_weights(installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    installation.use(monkeypatch, tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cohort_runs
 import pytest
 from cases import ORGANS, files_in, read_array, small_abdomen, write_case
 from cohort_runs import add_bad_images, events_of, statuses, table
@@ -22,9 +21,7 @@ from DiffuSAMLib.errors import InputError, OutputError
 
 distributed = pytest.importorskip("distributed")
 
-installed = cohort_runs.installed
-use_random_weights = cohort_runs.use_random_weights
-address = cohort_runs.address
+pytestmark = pytest.mark.usefixtures("copied_weights")
 
 
 @pytest.fixture
@@ -40,11 +37,11 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def segment(address: str, images: Path, tmp_path: Path) -> Callable[..., int]:
+def segment(cluster_address: str, images: Path, tmp_path: Path) -> Callable[..., int]:
     """Segments the images on the cluster of this process."""
 
     def run(*options: str) -> int:
-        folders = ["--images", str(images), "-o", str(tmp_path / "out"), "--dask", address]
+        folders = ["--images", str(images), "-o", str(tmp_path / "out"), "--dask", cluster_address]
         return main(["segment", *folders, "--device", "cpu", *options])
 
     return run

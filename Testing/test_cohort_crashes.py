@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cohort_runs
 import pytest
 from cases import files_in, small_abdomen, write_case
 from cohort_runs import add_bad_images, events_of, statuses
@@ -23,20 +22,18 @@ from DiffuSAMLib.cli import main
 pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
 
-installed = cohort_runs.installed
-use_random_weights = cohort_runs.use_random_weights
-address = cohort_runs.address
+pytestmark = pytest.mark.usefixtures("copied_weights")
 
 
 class Command:
     """`diffusam segment --images` in a process group of its own, as a shell starts it."""
 
-    def __init__(self, installed: Path, images: Path, out: Path, cache: Path, *, workers: int = 1) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(installed), "DIFFUSAM_HOME": str(cache)}
+    def __init__(self, package: Path, images: Path, out: Path, cache: Path, *, workers: int = 1) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(package), "DIFFUSAM_HOME": str(cache)}
         options = ["--device", "cpu", "--workers", str(workers), "--json-progress"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "DiffuSAMLib", "segment", "--images", images, "-o", out, *options],
-            cwd=installed,
+            cwd=package,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,7 +79,7 @@ class Command:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-def test_a_killed_worker_and_an_interrupt_lose_nothing(installed: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_and_an_interrupt_lose_nothing(package_copy: Path, tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     for number in range(6):
         write_case(tmp_path, f"case{number}", small_abdomen(3 + number % 2))
@@ -90,7 +87,7 @@ def test_a_killed_worker_and_an_interrupt_lose_nothing(installed: Path, tmp_path
 
     # Two workers, one of them killed in the middle of a case: it is held until the other has ended two more,
     # by when it surely has one.
-    command = Command(installed, images, out, tmp_path / "cache", workers=2)
+    command = Command(package_copy, images, out, tmp_path / "cache", workers=2)
     command.wait_for_a_case()
     workers = command.workers()
     assert len(workers) == 2
@@ -123,7 +120,7 @@ def test_a_killed_worker_and_an_interrupt_lose_nothing(installed: Path, tmp_path
     before = files_in(out)
     for number in range(2, 6):
         (out / f"case{number}.report.json").unlink()
-    command = Command(installed, images, out, tmp_path / "cache")
+    command = Command(package_copy, images, out, tmp_path / "cache")
     for _ in range(3):
         command.wait_for_a_case()
     workers = command.workers()
@@ -143,12 +140,12 @@ def test_a_killed_worker_and_an_interrupt_lose_nothing(installed: Path, tmp_path
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_a_crash_of_the_whole_run_costs_only_the_cases_under_way(
-    installed: Path, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    package_copy: Path, cluster_address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     for number in range(4):
         write_case(tmp_path, f"case{number}", small_abdomen(3 + number % 2))
-    command = Command(installed, images, out, tmp_path / "cache")
+    command = Command(package_copy, images, out, tmp_path / "cache")
     command.wait_for_a_case()
     workers = command.workers()
     assert workers
@@ -163,7 +160,7 @@ def test_a_crash_of_the_whole_run_costs_only_the_cases_under_way(
 
     # Another run, on workers of another kind, does the rest.
     folders = ["--images", str(images), "-o", str(out)]
-    assert main(["segment", *folders, "--device", "cpu", "--dask", address]) == 0
+    assert main(["segment", *folders, "--device", "cpu", "--dask", cluster_address]) == 0
     assert capsys.readouterr().err == ""
     assert statuses(out) == {f"case{number}": "done" for number in range(4)}
     after = files_in(out)

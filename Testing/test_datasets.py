@@ -8,7 +8,8 @@ import pytest
 import torch
 from cases import LABEL_NAMES, ORGANS, reordered, small_abdomen, write_case
 
-from DiffuSAMLib.datasets import case_name, find_cases, load_stack, read_dataset, to_stack
+from DiffuSAMLib.case_pairs import case_name
+from DiffuSAMLib.datasets import find_cases, load_stack, read_dataset, to_stack
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.label_tables import parse_label_names
 from DiffuSAMLib.slices import as_channels

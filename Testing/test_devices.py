@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
+from DiffuSAMLib import devices
 from DiffuSAMLib.devices import autocast, choose_device, memory_errors
 from DiffuSAMLib.errors import InputError, OutOfMemoryError
 
@@ -34,6 +37,22 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"no device {name}") as caught:
         choose_device(name)
     assert "--device cpu" in caught.value.hint
+
+
+def test_a_gpu_that_pytorch_has_no_code_for_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a one is listed, but the first computation fails; here every device of CUDA does."""
+    if torch.cuda.is_available():
+        pytest.skip("This computer has a GPU that PyTorch can use.")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(devices, "_computes", functools.cache(devices._computes.__wrapped__))
+    assert choose_device("auto") == ("mps" if torch.backends.mps.is_available() else "cpu")
+    assert "cannot compute on cuda" in caplog.text
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(InputError, match=f"no device {name}"):
+            choose_device(name)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import SimpleITK as sitk
 from cases import write_dicom_slices
 
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.volumes import check_same_grid, read_labelmap, read_volume
+from DiffuSAMLib.labelmaps import check_same_grid, read_labelmap
+from DiffuSAMLib.volumes import read_volume
 
 DATA = Path(os.environ.get("DIFFUSAM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SIZE = 8
@@ -209,6 +211,21 @@ def test_a_folder_without_images_is_told(tmp_path: Path, capfd: pytest.CaptureFi
     with pytest.raises(InputError, match="no readable DICOM images"):
         read_volume(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="Names are always text here.")
+def test_names_that_are_not_utf8_are_told_where_they_matter(tmp_path: Path) -> None:
+    """SimpleITK would end the process without a word."""
+    folder = tmp_path / "a"
+    write_series(folder, [0, 1, 2])
+    (folder / "notes \udce9.txt").write_text("hello")
+    assert read_volume(folder).array.shape == (3, SIZE, SIZE)
+    (folder / "1_99.dcm").rename(folder / "1_99\udce9.dcm")
+    with pytest.raises(InputError, match=r"1_99\\udce9\.dcm holds a character that is not UTF-8"):
+        read_volume(folder)
+    folder = folder.rename(tmp_path / "a\udce9")
+    with pytest.raises(InputError, match=r"a\\udce9 holds a character that is not UTF-8"):
+        read_volume(folder)
 
 
 @pytest.mark.parametrize("part", [0.6, 0.95])

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cases import EVERYWHERE, ORGANS, Installation, install_random_weights, small_abdomen, write_case
+from cases import EVERYWHERE, ORGANS, Installation, small_abdomen, write_case
 
 from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import InputError, OutOfMemoryError
 from DiffuSAMLib.evaluation import CaseResult, Evaluation, evaluate, evaluate_by
+from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.metrics import OrganScore, score_case
 from DiffuSAMLib.preflight import CaseFacts
 from DiffuSAMLib.progress import ProgressEvent
 from DiffuSAMLib.segmentation_files import write_segmentation
 from DiffuSAMLib.segmenter import Segmenter
 from DiffuSAMLib.terminology import segment_for
-from DiffuSAMLib.volumes import Volume, read_labelmap, read_volume
+from DiffuSAMLib.volumes import Volume, read_volume
 from DiffuSAMLib.weights import LoadedPrior
 
 NAMES = dict(enumerate(ORGANS, start=1))
@@ -84,11 +85,6 @@ def test_the_table_has_a_row_for_each_case_and_the_means(evaluation: Evaluation)
     assert lines[3] == "| two | nan | 0.500 | 0.500 |"
     assert lines[4] == "| **mean** | 0.900 | 0.600 | **0.700** |"
     assert len({line.count("|") for line in lines}) == 1
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return install_random_weights(tmp_path_factory.mktemp("installed") / "Resources")
 
 
 @pytest.fixture(scope="module")

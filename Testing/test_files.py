@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from DiffuSAMLib.errors import InputError, OutputError
-from DiffuSAMLib.files import atomic_path, sha256_of
+from DiffuSAMLib.files import atomic_path, require_writable, sha256_of
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -46,6 +46,46 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_told(tmp_path: Path) -> No
         pass
 
 
+def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"old")
+    changed = (tmp_path / "a.json").stat().st_mtime_ns
+    for name in ("a.json", "b.json"):
+        require_writable(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_bytes() == b"old"
+    assert (tmp_path / "a.json").stat().st_mtime_ns == changed
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self").is_dir(), reason="No folder here that takes no file, even of root."
+)
+def test_a_folder_that_takes_no_file_is_told_at_once() -> None:
+    with pytest.raises(OutputError, match=r"/proc/self/a\.json cannot be written"):
+        require_writable(Path("/proc/self/a.json"))
+
+
+@pytest.mark.parametrize("letter", ["a", "\N{GREEK SMALL LETTER ALPHA}"])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / f"{letter * (244 // len(letter.encode()))}.seg.nrrd"
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("Paths are shorter here.")
+    require_writable(path)
+    with atomic_path(path) as temporary:
+        assert temporary.name.endswith(f"{letter}.seg.nrrd")
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_name_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"aaa\.json cannot be written"):
+        require_writable(tmp_path / f"{'a' * 300}.json")
+    with pytest.raises(OutputError, match=r"caf\\udce9\.json holds a character that is not UTF-8"):
+        require_writable(tmp_path / "caf\udce9.json")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="No device that is always full here.")
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     with (
@@ -63,6 +103,8 @@ def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
     try:
         with pytest.raises(OutputError, match="may not be written"), atomic_path(tmp_path / "a.json"):
             pass
+        with pytest.raises(OutputError, match="may not be written"):
+            require_writable(tmp_path / "a.json")
     finally:
         tmp_path.chmod(0o700)
 

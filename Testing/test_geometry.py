@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffuSAMLib.geometry import Geometry, to_canonical
+from DiffuSAMLib.geometry import AxisOrder, Geometry, to_canonical
 
 SHAPE = (3, 4, 5)
 AXIS_ORDERS = [
@@ -37,6 +37,13 @@ def world_values(geometry: Geometry) -> np.ndarray:
     return np.einsum("rc,c...->r...", geometry.matrix, np.stack([i, j, k, np.ones_like(i)]))[:3]
 
 
+def put_back(order: AxisOrder, canonical: np.ndarray) -> np.ndarray:
+    """The array on the source grid, written through the view."""
+    array = np.empty((*canonical.shape[:-3], *order.source.shape))
+    order.view(array)[:] = canonical
+    return array
+
+
 @pytest.mark.parametrize(("permutation", "signs"), AXIS_ORDERS)
 @pytest.mark.parametrize("tilt", [0.0, 17.0])
 def test_any_axis_order_comes_back_exactly(
@@ -47,7 +54,7 @@ def test_any_axis_order_comes_back_exactly(
     order = to_canonical(geometry)
     assert order.geometry.orientation == "LPS"
     assert order.apply(array).shape == order.geometry.shape
-    assert np.array_equal(order.invert(order.apply(array)), array)
+    assert np.array_equal(put_back(order, order.apply(array)), array)
 
 
 @pytest.mark.parametrize(("permutation", "signs"), AXIS_ORDERS)
@@ -66,7 +73,7 @@ def test_leading_axes_are_left_alone() -> None:
     logits = np.random.default_rng(0).normal(size=(2, 4, *SHAPE))
     canonical = order.apply(logits)
     assert np.array_equal(canonical[1, 2], order.apply(logits[1, 2]))
-    assert np.array_equal(order.invert(canonical), logits)
+    assert np.array_equal(put_back(order, canonical), logits)
 
 
 def test_a_canonical_volume_is_not_changed() -> None:
@@ -117,7 +124,7 @@ def test_axes_halfway_between_two_directions_still_get_one_each() -> None:
     assert len({letter in "LR" for letter in geometry.orientation}) == 2
     array = np.arange(60).reshape(SHAPE)
     order = to_canonical(geometry)
-    assert np.array_equal(order.invert(order.apply(array)), array)
+    assert np.array_equal(put_back(order, order.apply(array)), array)
 
 
 @pytest.mark.parametrize("matrix", [np.zeros((4, 4)), np.eye(3), np.diag([1, 1, np.nan, 1]), np.ones((4, 4))])

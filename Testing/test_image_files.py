@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.files import sha256_of
-from DiffuSAMLib.image_files import content_sha256
+from DiffuSAMLib.image_files import content_sha256, read_image
 
 
 @pytest.mark.parametrize(("ending", "voxels"), [(".mhd", ".raw"), (".nhdr", ".raw")])
@@ -37,3 +38,10 @@ def test_other_files_have_the_hash_of_their_content(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4), np.int16)), str(path))
     (tmp_path / "a.txt").write_text("beside it")
     assert content_sha256(path) == sha256_of(path)
+
+
+@pytest.mark.parametrize("path", ["caf\udce9.nii.gz", "caf\udce9/a.nrrd"])
+def test_a_path_that_is_not_utf8_is_told(tmp_path: Path, path: str) -> None:
+    """SimpleITK would end the process without a word."""
+    with pytest.raises(InputError, match=r"caf\\udce9.* not UTF-8, and cannot be used\. Rename"):
+        read_image(tmp_path / path)

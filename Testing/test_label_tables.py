@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from cases import small_abdomen
 
+from DiffuSAMLib.datasets import find_cases
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.label_tables import disagreement, label_names_from, names_in_file, read_label_table
-from DiffuSAMLib.segmentation_files import write_segmentation
+from DiffuSAMLib.segmentation_files import write_scalar, write_segmentation
 from DiffuSAMLib.terminology import segment_for
 
 
@@ -57,6 +58,31 @@ def test_segments_bring_their_names(tmp_path: Path) -> None:
     assert names_in_file(tmp_path / "a.seg.nrrd") == {4: "Liver"}
     with pytest.raises(InputError, match="does not say what its labels are"):
         names_in_file(tmp_path / "a.nrrd")
+
+
+def test_a_control_has_the_names_of_its_segments(tmp_path: Path) -> None:
+    """An image that shows none of the organs has a label map without a label."""
+    abdomen = small_abdomen()
+    geometry, labels = abdomen.labels.geometry, abdomen.labels.array
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name, array in {"case": labels, "control": np.zeros_like(labels)}.items():
+        write_scalar(tmp_path / "images" / f"{name}.nrrd", abdomen.volume.array, geometry)
+        write_segmentation(
+            tmp_path / "labels" / f"{name}.seg.nrrd", array, geometry, [segment_for("spleen", 1)]
+        )
+    found = find_cases(tmp_path / "images", tmp_path / "labels", None)
+    assert [(case.name, case.label_names) for case in found] == [
+        ("case", {1: "spleen"}),
+        ("control", {1: "spleen"}),
+    ]
+
+
+def test_names_that_are_not_utf8_are_made_so(tmp_path: Path) -> None:
+    """Such bytes reach Python as lone surrogates, in arguments as in the escapes of JSON."""
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps({"Gef\udce4\udcdfe": 1}))
+    assert label_names_from("1=Gef\udce4\udcdfe") == label_names_from(str(path)) == {1: "Gef??e"}
 
 
 def test_a_swapped_table_is_noticed() -> None:

@@ -8,7 +8,9 @@ import SimpleITK as sitk
 
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.geometry import Geometry
-from DiffuSAMLib.labelmaps import check_same_grid, read_labelmap
+from DiffuSAMLib.labelmaps import check_same_grid, read_label_names, read_labelmap
+from DiffuSAMLib.segmentation_files import write_segmentation
+from DiffuSAMLib.terminology import segment_for
 
 
 def save(
@@ -90,6 +92,29 @@ def test_a_single_layer_keeps_its_label_values(tmp_path: Path) -> None:
     labels = read_labelmap(save(tmp_path / "a.seg.nrrd", cube(6), fields), {2: "spleen"})
     assert labels.names == {6: "liver", 2: "spleen"}
     assert labels.array.max() == 6
+
+
+def test_the_names_are_read_by_themselves_too(tmp_path: Path) -> None:
+    layers = np.zeros((4, 5, 6, 2), np.uint8)
+    layers[0] = 1
+    path = save(tmp_path / "a.seg.nrrd", layers, layered_fields(), layers=True)
+    assert read_label_names(path) == read_labelmap(path).names == {1: "late", 2: "one", 3: "two"}
+    blank = save(tmp_path / "b.seg.nrrd", np.zeros_like(layers), layered_fields(), layers=True)
+    assert read_label_names(blank) == {1: "late", 2: "one", 3: "two"}
+    assert read_label_names(save(tmp_path / "c.nrrd", cube(1))) == {}
+    with pytest.raises(InputError, match="folder"):
+        read_label_names(tmp_path)
+
+
+def test_names_that_are_not_utf8_can_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.seg.nrrd"
+    geometry = Geometry((4, 5, 6), np.eye(4))
+    write_segmentation(path, cube(1), geometry, [segment_for("GefXXe", 1)])
+    path.write_bytes(path.read_bytes().replace(b"GefXXe", "Gefäße".encode("latin-1")))
+    labels = read_labelmap(path)
+    assert labels.names == {1: "Gef??e"}
+    write_segmentation(path, labels.array, geometry, [segment_for(labels.names[1], 1)])
+    assert read_labelmap(path).names == {1: "Gef??e"}
 
 
 @pytest.mark.parametrize(

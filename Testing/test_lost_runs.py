@@ -125,13 +125,22 @@ def test_a_full_temporary_folder_is_told(
     assert files_in(out) == {"labels.nii.gz": OLD_RESULT}
 
 
+@pytest.mark.parametrize(
+    ("at", "iterations"), [('"stage": "train"', 1), ('"stage": "train", "done": 11', 12)], ids=str
+)
 def test_a_full_disk_ends_a_training_without_a_broken_file(
-    data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    out: Path,
+    at: str,
+    iterations: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Before its log is begun, or while events for TensorBoard are being written."""
     command = ["train", "--images", str(data / "images"), "--labels", str(data / "labels")]
     command += ["--label-names", LABEL_NAMES, "-o", str(out / "p.safetensors"), "--image-size", "128"]
-    command += ["--iterations", "1", "--device", "cpu", "--json-progress"]
-    with disk_that_fills(monkeypatch, at='"stage": "train"'):
+    command += ["--iterations", str(iterations), "--device", "cpu", "--json-progress"]
+    with disk_that_fills(monkeypatch, at=at):
         assert main(command) == 2
     Refusal.check_line(capsys.readouterr().err)
     # The run's folder may hold half a table, but no half-written prior or checkpoint.

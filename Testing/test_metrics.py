@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from DiffuSAMLib.metrics import dice, hd95, normalised_surface_dice, score_case, surface_distances, z_crop
+from DiffuSAMLib.metrics import dice, hd95, score_case, surface_dice, surface_distances, z_crop
 
 SPACING = (7.7, 1.25, 1.5)
 
@@ -39,16 +39,18 @@ def test_dice_of_known_boxes() -> None:
 def test_two_empty_masks_have_no_score() -> None:
     empty = np.zeros((3, 4, 5), dtype=bool)
     assert math.isnan(dice(empty, empty))
-    assert math.isnan(hd95(empty, empty, SPACING))
-    assert math.isnan(normalised_surface_dice(empty, empty, SPACING))
+    distances = surface_distances(empty, empty, SPACING)
+    assert math.isnan(hd95(*distances))
+    assert math.isnan(surface_dice(*distances))
 
 
 def test_one_empty_mask_scores_worst() -> None:
     full, empty = np.ones((3, 4, 5), dtype=bool), np.zeros((3, 4, 5), dtype=bool)
     for pair in ((full, empty), (empty, full)):
         assert dice(*pair) == 0.0
-        assert hd95(*pair, SPACING) == math.inf
-        assert normalised_surface_dice(*pair, SPACING) == 0.0
+        distances = surface_distances(*pair, SPACING)
+        assert hd95(*distances) == math.inf
+        assert surface_dice(*distances) == 0.0
 
 
 @pytest.mark.parametrize(("axis", "voxels"), [(0, 1), (1, 4), (2, 3)])
@@ -59,7 +61,7 @@ def test_hd95_of_a_shifted_slab_is_the_shift_in_mm(axis: int, voxels: int) -> No
     cuts[axis] = slice(5, 6)
     start[tuple(cuts)] = True
     moved = np.roll(start, voxels, axis=axis)
-    assert hd95(start, moved, SPACING) == pytest.approx(voxels * SPACING[axis])
+    assert hd95(*surface_distances(start, moved, SPACING)) == pytest.approx(voxels * SPACING[axis])
 
 
 def test_surface_measures_equal_those_over_all_pairs_of_points() -> None:
@@ -70,17 +72,17 @@ def test_surface_measures_equal_those_over_all_pairs_of_points() -> None:
     np.testing.assert_allclose(np.sort(forth), np.sort(pairs.min(axis=1)), rtol=1e-6)
     np.testing.assert_allclose(np.sort(back), np.sort(pairs.min(axis=0)), rtol=1e-6)
     expected = max(np.percentile(pairs.min(axis=1), 95), np.percentile(pairs.min(axis=0), 95))
-    assert hd95(prediction, truth, SPACING) == pytest.approx(expected)
+    assert hd95(forth, back) == pytest.approx(expected)
     close = (pairs.min(axis=1) <= 2).sum() + (pairs.min(axis=0) <= 2).sum()
-    score = normalised_surface_dice(prediction, truth, SPACING, tolerance_mm=2.0)
-    assert score == pytest.approx(close / sum(pairs.shape))
+    assert surface_dice(forth, back, tolerance_mm=2.0) == pytest.approx(close / sum(pairs.shape))
 
 
 def test_surface_dice_forgives_up_to_the_tolerance() -> None:
     truth = box(slice(2, 8), slice(5, 20), slice(5, 20))
     moved = np.roll(truth, 2, axis=2)
-    assert normalised_surface_dice(moved, truth, SPACING, tolerance_mm=3.0) == 1.0
-    assert normalised_surface_dice(moved, truth, SPACING, tolerance_mm=2.9) < 1.0
+    distances = surface_distances(moved, truth, SPACING)
+    assert surface_dice(*distances, tolerance_mm=3.0) == 1.0
+    assert surface_dice(*distances, tolerance_mm=2.9) < 1.0
 
 
 def test_the_edge_of_the_volume_is_surface() -> None:

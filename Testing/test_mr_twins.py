@@ -10,11 +10,11 @@ from cases import ORGANS, small_abdomen, write_case
 
 from DiffuSAMLib.datasets import LabelledFiles, load_stack
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.held_out import HeldOut
 from DiffuSAMLib.mr_twins import mr_twin, mr_twins
 from DiffuSAMLib.procedural_mr import MRSequence
 from DiffuSAMLib.recipe import Recipe, TrainingConfig
 from DiffuSAMLib.train import train_prior
-from DiffuSAMLib.validation import HeldOut
 from DiffuSAMLib.volumes import Volume
 
 SIZE = 64
@@ -128,7 +128,7 @@ def test_a_training_learns_from_twins_and_says_so(cases: list[LabelledFiles], tm
 
 
 def test_a_training_on_mr_alone_refuses_twins(cases: list[LabelledFiles], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="twins are made of CT"):
+    with pytest.raises(InputError, match="twins are made from CT"):
         train_prior(cases[2:], tmp_path / "p.safetensors", recipe=small_recipe(twins=2), device="cpu")
     assert not list(tmp_path.iterdir())
 

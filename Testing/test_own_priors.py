@@ -21,11 +21,7 @@ from DiffuSAMLib.errors import OutputError, WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.prior_files import read_prior, write_prior
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DIFFUSAM_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def make_prior(path: Path, *, name: str = "mine", value: float = 1.0) -> Path:
@@ -77,7 +73,7 @@ def test_names_that_are_no_file_names_are_refused(name: str, tmp_path: Path) -> 
         import_file(make_prior(tmp_path / "x.safetensors"), name=name)
 
 
-def test_what_is_neither_checkpoint_nor_prior_is_refused(tmp_path: Path, cache: Path) -> None:
+def test_what_is_neither_checkpoint_nor_prior_is_refused(tmp_path: Path, empty_cache: Path) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="pickled PyTorch file"):
         import_file(tmp_path / "other.pt")
@@ -87,17 +83,17 @@ def test_what_is_neither_checkpoint_nor_prior_is_refused(tmp_path: Path, cache: 
     for missing in (tmp_path / "absent", tmp_path):
         with pytest.raises(WeightsError, match="There is no file"):
             import_file(missing)
-    assert not cache.exists()
+    assert not empty_cache.exists()
 
 
-def test_a_tampered_prior_is_not_imported(tmp_path: Path, cache: Path) -> None:
+def test_a_tampered_prior_is_not_imported(tmp_path: Path, empty_cache: Path) -> None:
     path = make_prior(tmp_path / "x.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="was changed after it was made"):
         import_file(path)
-    assert not cache.exists()
+    assert not empty_cache.exists()
 
 
 def test_a_damaged_prior_is_listed_as_such_and_can_be_removed() -> None:

@@ -8,13 +8,13 @@ import pytest
 from cases import ORGANS, write_case
 
 from DiffuSAMLib.datasets import LabelledFiles, load_stack
+from DiffuSAMLib.held_out import HeldOut
 from DiffuSAMLib.plane_stacks import plane_stacks
 from DiffuSAMLib.planes import AXIAL, PLANES
 from DiffuSAMLib.prior_files import read_header
 from DiffuSAMLib.procedural import make_abdomen
 from DiffuSAMLib.recipe import Recipe, TrainingConfig
 from DiffuSAMLib.train import train_prior
-from DiffuSAMLib.validation import HeldOut
 from DiffuSAMLib.weights import load_prior
 
 SIZE = 64

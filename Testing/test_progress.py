@@ -46,11 +46,9 @@ def test_lines_are_ascii_and_strict_json() -> None:
 def test_nothing_follows_the_end() -> None:
     stream = io.StringIO()
     progress = JsonProgress(stream)
-    assert not progress.finished
     progress.done()
     progress.error(RuntimeError("late"))
     progress(ProgressEvent("write", 1, 1))
-    assert progress.finished
     assert events(stream) == [{"event": "done"}]
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.held_out import ValidationConfig
 from DiffuSAMLib.recipe import PAPER, Recipe, TrainingConfig, default_recipe, load_recipe
-from DiffuSAMLib.validation import ValidationConfig
 from DiffuSAMLib.weights import prior_path
 
 
@@ -121,17 +121,17 @@ def test_settings_are_changed_by_their_place() -> None:
         ({"schema_version": True}, "no usable schema_version"),
         ({"schema_version": 1, "colour": 3}, 'no setting "colour"'),
         ({"schema_version": 1, "training": {"batchsize": 3}}, 'no setting "training.batchsize"'),
-        ({"schema_version": 1, "training": {"batch": "3"}}, '"training.batch" is a whole number'),
-        ({"schema_version": 1, "training": {"batch": True}}, '"training.batch" is a whole number'),
+        ({"schema_version": 1, "training": {"batch": "3"}}, '"training.batch" must be a whole number'),
+        ({"schema_version": 1, "training": {"batch": True}}, '"training.batch" must be a whole number'),
         ({"schema_version": 1, "training": {"optimizer": "sgd"}}, "one of adamw, adam"),
         ({"schema_version": 1, "training": []}, "training is not a JSON object"),
         ({"schema_version": 1, "width": [32]}, "a list of 2 values"),
         ({"schema_version": 1, "width": [32, 60]}, "multiples of 16"),
-        ({"schema_version": 5, "outline_width": 12}, "multiple of 8"),
+        ({"schema_version": 5, "outline_width": 12}, "multiples of 8"),
         ({"schema_version": 1, "training": {"batch": 0}}, "batch must be 1"),
         ({"schema_version": 1, "training": {"slice_uses": 0}}, "slice_uses must be 1"),
         ({"schema_version": 1, "training": {"seed": 10**14}}, "seed must be 0 to"),
-        ({"schema_version": 1, "training": {"learning_rate": float("nan")}}, "is a number"),
+        ({"schema_version": 1, "training": {"learning_rate": float("nan")}}, "must be a number"),
         ({"schema_version": 1, "training": {"spatial": {"scale": -2}}}, "scale must be 0 to 4"),
         ({"schema_version": 1, "training": {"intensity": {"strength": 50}}}, "strength must be 0 to 5"),
         ({"schema_version": 1, "training": {"iterations": 0}}, "at least one iteration"),

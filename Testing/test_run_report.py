@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from DiffuSAMLib.errors import OutputError
-from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.run_report import (
     InputRecord,
     RunReport,
@@ -24,14 +22,16 @@ from DiffuSAMLib.run_report import (
 
 
 @pytest.fixture
-def report(tmp_path: Path) -> RunReport:
-    image = tmp_path / "image.nii.gz"
-    image.write_bytes(b"voxels")
+def report() -> RunReport:
     labels = np.zeros((2, 3, 4), dtype=np.uint8)
     labels[0] = 1
     return RunReport(
         program_version="0.1.0",
-        inputs=[InputRecord.of(image, modality="CT", geometry=Geometry((2, 3, 4), np.diag([2, 2, 5, 1])))],
+        inputs=[
+            InputRecord(
+                Path("image.nii.gz"), "ef" * 32, "CT", (2, 3, 4), np.diag([2.0, 2.0, 5.0, 1.0]).tolist()
+            )
+        ],
         prior=WeightsRecord("abdomen", "ab" * 32),
         backbone=WeightsRecord("compact", "cd" * 32),
         seed=7,
@@ -54,7 +54,7 @@ def test_a_report_on_disk_holds_all_that_was_put_in(report: RunReport, tmp_path:
     read = json.loads(path.read_text(encoding="ascii"))
     assert read["schema_version"] == 1
     assert read["program_version"] == "0.1.0"
-    assert read["inputs"][0]["sha256"] == hashlib.sha256(b"voxels").hexdigest()
+    assert read["inputs"][0]["sha256"] == "ef" * 32
     assert read["inputs"][0]["shape"] == [2, 3, 4]
     assert read["inputs"][0]["matrix"][2] == [0.0, 0.0, 5.0, 0.0]
     assert read["prior"] == {"name": "abdomen", "sha256": "ab" * 32}

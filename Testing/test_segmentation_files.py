@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from DiffuSAMLib.errors import InputError, OutputError
 from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.labelmaps import check_same_grid, read_labelmap
 from DiffuSAMLib.segmentation_files import (
     SCALAR_ENDINGS,
     SEGMENTATION_ENDINGS,
@@ -17,7 +18,6 @@ from DiffuSAMLib.segmentation_files import (
     write_segmentation,
 )
 from DiffuSAMLib.terminology import Segment, segment_for
-from DiffuSAMLib.volumes import check_same_grid, read_labelmap
 
 ORGANS = ("spleen", "right kidney", "left kidney", "liver")
 
@@ -134,6 +134,13 @@ def test_an_unknown_ending_is_refused_before_anything_is_written(
 def test_a_missing_folder_is_told(tmp_path: Path, labels: np.ndarray, geometry: Geometry) -> None:
     with pytest.raises(OutputError, match="no folder"):
         write_segmentation(tmp_path / "absent" / "case.nii.gz", labels, geometry, [])
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path, labels: np.ndarray, geometry: Geometry) -> None:
+    """SimpleITK would end the process without a word."""
+    with pytest.raises(OutputError, match=r"caf\\udce9\.nii\.gz holds a character that is not UTF-8"):
+        write_segmentation(tmp_path / "caf\udce9.nii.gz", labels, geometry, [])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ending", SCALAR_ENDINGS)

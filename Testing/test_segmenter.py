@@ -1,20 +1,28 @@
 from __future__ import annotations
 
-import copy
-import gc
-import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from cases import EVERYWHERE, ORGANS, SIZE, finding_segmenter, reordered, restored, small_abdomen
+from cases import (
+    AXIS_ORDERS,
+    EVERYWHERE,
+    ORGANS,
+    SIZE,
+    cropped_abdomen,
+    finding_segmenter,
+    reordered,
+    restored,
+    taught,
+)
 
 from DiffuSAMLib.backbones import ImageFeatures
 from DiffuSAMLib.encoded_volume import EncodedVolume
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.organ_regions import OrganRegion
+from DiffuSAMLib.organ_traits import OrganTraits
 from DiffuSAMLib.planes import PLANES
 from DiffuSAMLib.procedural import make_abdomen
 from DiffuSAMLib.progress import ProgressEvent
@@ -30,10 +38,7 @@ def segmenter() -> Segmenter:
 
 @pytest.fixture(scope="module")
 def volume() -> Volume:
-    """Four slices, non-square, of different spacing along all axes."""
-    abdomen = small_abdomen().volume
-    matrix = abdomen.geometry.matrix @ np.diag([1.0, 1.1, 1.0, 1.0])
-    return Volume(abdomen.array[3:7, 8:88], Geometry((4, 80, 96), matrix), "CT", "cropped abdomen")
+    return cropped_abdomen()
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +59,7 @@ def test_random_weights_find_several_organs(expected: Segmentation) -> None:
     assert 0.5 <= expected.confidence.min() < expected.confidence.max() <= 1
 
 
-ALL_ORDERS = [
-    (axes, flips)
-    for axes in itertools.permutations((0, 1, 2))
-    for flips in itertools.product((False, True), repeat=3)
-]
-
-
-@pytest.mark.parametrize(("axes", "flips"), [*ALL_ORDERS[1::7], ALL_ORDERS[-1]])
+@pytest.mark.parametrize(("axes", "flips"), [*AXIS_ORDERS[1::7], AXIS_ORDERS[-1]])
 def test_the_axis_order_of_the_file_does_not_matter(
     segmenter: Segmenter, volume: Volume, expected: Segmentation, axes: tuple, flips: tuple
 ) -> None:
@@ -70,16 +68,6 @@ def test_the_axis_order_of_the_file_does_not_matter(
     assert found.labels.shape == other.array.shape
     np.testing.assert_array_equal(restored(found.labels, axes, flips), expected.labels)
     np.testing.assert_array_equal(restored(found.confidence, axes, flips), expected.confidence)
-
-
-def test_all_48_axis_orders_make_the_same_slices(segmenter: Segmenter, volume: Volume) -> None:
-    """What the network sees is the same, so what it says is too."""
-    reference = EncodedVolume(volume, segmenter.backbone)
-    stack = reference.order.apply(volume.array)
-    for axes, flips in ALL_ORDERS:
-        encoded = EncodedVolume(reordered(volume, axes, flips), segmenter.backbone)
-        np.testing.assert_array_equal(encoded.order.apply(encoded.volume.array), stack)
-        assert encoded.grid == reference.grid
 
 
 def turned(volume: Volume, degrees: float) -> Volume:
@@ -161,33 +149,6 @@ def test_every_slice_is_encoded_once_for_all_organs_and_samples(
     assert counted.slices == len(volume.array)
 
 
-def live_tensor_bytes() -> int:
-    return sum(o.numel() * o.element_size() for o in gc.get_objects() if issubclass(type(o), torch.Tensor))
-
-
-def test_features_lie_on_disk_not_in_memory(segmenter: Segmenter) -> None:
-    """Of a volume of any length only a chunk of features is held at a time."""
-    short = small_abdomen().volume
-    array = np.tile(short.array, (4, 1, 1))
-    long = replace(short, array=array, geometry=Geometry((40, 96, 96), short.geometry.matrix))
-    encoded = EncodedVolume(long, segmenter.backbone)
-    held: list[int] = []
-    threads = torch.get_num_threads()
-    # One lane: what a second is busy with would be counted at any point of its work.
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            encoded.encode(lambda done, total: held.append(live_tensor_bytes()))
-    finally:
-        torch.set_num_threads(threads)
-    fine, middle, coarse = segmenter.backbone.feature_channels
-    record = 2 * (fine * (SIZE // 4) ** 2 + middle * (SIZE // 8) ** 2 + coarse * (SIZE // 16) ** 2)
-    assert encoded.store._file.seek(0, 2) == record * len(array)
-    assert len(held) == 5
-    # The inner chunks hold two neighbouring slices more than the first; all features would be 32 records more.
-    assert max(held) - held[0] < 4 * record
-
-
 def test_fewer_organs_are_decoded_as_if_alone(segmenter: Segmenter, volume: Volume) -> None:
     """An organ's mask does not depend on which others are asked for."""
     masks: dict[int, torch.Tensor] = {}
@@ -252,6 +213,7 @@ def test_progress_tells_of_every_stage_up_to_its_end(segmenter: Segmenter, volum
         (SegmentOptions(steps=1001), "1 to 1000, not 1001"),
         (SegmentOptions(samples=0), "1 or more, not 0"),
         (SegmentOptions(seed=-1), "seed must be 0"),
+        (SegmentOptions(organs=()), "No organ is asked for"),
         (SegmentOptions(seed=2**70), "seed must be 0"),
     ],
 )
@@ -270,9 +232,7 @@ def test_options_out_of_range_are_refused_before_anything_is_encoded(
 
 def test_fat_is_taken_out_of_solid_organs_in_ct(segmenter: Segmenter, volume: Volume) -> None:
     raw, refined = (replace(EVERYWHERE, refine=refine) for refine in (False, True))
-    solid = copy.copy(segmenter)
-    solid.prior = copy.copy(segmenter.prior)
-    solid.prior.config = replace(segmenter.prior.config, solid=("spleen", "liver"))
+    solid = taught(segmenter, solid=("spleen", "liver"))
     plain = segmenter.segment(volume, refined).labels
     found = solid.segment(volume, refined).labels
     lost = plain != found
@@ -291,9 +251,7 @@ def test_bright_fat_is_taken_out_of_solid_organs_in_mr(segmenter: Segmenter) -> 
         make_abdomen(4, modality="MR", sequence=sequence, shape=(4, 64, 64), spacing=(5.0, 5.0, 40.0)).volume
         for sequence in ("T1", "T2 fat-suppressed")
     )
-    solid = copy.copy(segmenter)
-    solid.prior = copy.copy(segmenter.prior)
-    solid.prior.config = replace(segmenter.prior.config, solid=segmenter.prior.config.organs)
+    solid = taught(segmenter, solid=segmenter.prior.config.organs)
     options = replace(EVERYWHERE, clean=False)
     plain, found = (each.segment(t1, options).labels for each in (segmenter, solid))
     lost = plain != found
@@ -303,59 +261,34 @@ def test_bright_fat_is_taken_out_of_solid_organs_in_mr(segmenter: Segmenter) -> 
     assert np.array_equal(*(each.segment(suppressed, options).labels for each in (segmenter, solid)))
 
 
-def test_the_piece_is_kept_that_lies_where_the_organ_belongs(segmenter: Segmenter) -> None:
-    """Of an organ found in two places, also when only some of the organs are asked for."""
-    labels = np.zeros((10, 60, 60), np.uint8)
-    for value, place in ((1, (20, 10)), (2, (20, 40)), (3, (5, 30))):
-        labels[4:8, place[0] : place[0] + 8, place[1] : place[1] + 8] = value
-    labels[:3, 45:58, 5:20] = 1
-    taught = copy.copy(segmenter)
-    taught.prior = copy.copy(segmenter.prior)
-    layout = {"liver": (0.0, 100.0, 50.0), "right kidney": (0.0, 100.0, 200.0), "spleen": (0.0, 25.0, 150.0)}
-    taught.prior.config = replace(segmenter.prior.config, layout=layout)
-    organs = [segmenter.prior.config.organs.index(name) for name in layout]
-    kept = taught._cleaned(labels, organs, (5.0, 5.0, 5.0)) == 1
-    assert kept[4:8, 20:28, 10:18].all()
-    assert not kept[:3].any()
-    largest = segmenter._cleaned(labels, organs, (5.0, 5.0, 5.0)) == 1
-    assert largest[:3].any()
-    assert not largest[4:8].any()
-
-
 def test_organs_are_kept_to_their_regions_in_a_modality_never_learnt(
-    segmenter: Segmenter, volume: Volume
+    segmenter: Segmenter, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regions of one cell each far away, and a first look that tells of every organ where it is."""
     far = OrganRegion.of_cells(np.array([[50, 50, 50]]))
-    taught = copy.copy(segmenter)
-    taught.prior = copy.copy(segmenter.prior)
-    taught.prior.config = replace(
-        segmenter.prior.config,
+    unlearnt = taught(
+        segmenter,
         layout=dict.fromkeys(ORGANS, (0.0, 0.0, 0.0)),
         regions=dict.fromkeys(ORGANS, far),
         modalities=("MR",),
     )
     middle = np.zeros((4, SIZE // 4, SIZE // 4), np.uint8)
     middle[1:3, 1, :4] = range(1, 5)
-    taught._cleaned = lambda labels, *_: middle if labels.shape == middle.shape else labels  # type: ignore[method-assign]
+    monkeypatch.setattr(OrganTraits, "cleaned", lambda *_: middle)
     options = replace(EVERYWHERE, smooth=False, refine=False, clean=False)
-    assert not taught.segment(volume, options).labels.any()
-    learnt = copy.copy(taught)
-    learnt.prior = copy.copy(taught.prior)
-    learnt.prior.config = replace(taught.prior.config, modalities=("CT",))
+    assert not unlearnt.segment(volume, options).labels.any()
+    learnt = taught(unlearnt, modalities=("CT",))
     assert learnt.segment(volume, options).labels.any()
     apart = replace(options.propagation, three_d=False)
     for anywhere in (replace(options, regions=False), replace(options, propagation=apart)):
         np.testing.assert_array_equal(
-            taught.segment(volume, anywhere).labels, segmenter.segment(volume, anywhere).labels
+            unlearnt.segment(volume, anywhere).labels, segmenter.segment(volume, anywhere).labels
         )
 
 
 @pytest.fixture(scope="module")
 def three_planes(segmenter: Segmenter) -> Segmenter:
-    prior = copy.deepcopy(segmenter.prior)
-    prior.config = replace(prior.config, planes=PLANES)
-    return Segmenter(segmenter.backbone, prior)
+    return taught(segmenter, planes=PLANES)
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +312,7 @@ def test_three_planes_are_joined_where_voxels_allow_it(
 
 def test_the_axis_order_does_not_matter_in_three_planes(three_planes: Segmenter, cubic: Volume) -> None:
     expected = three_planes.segment(cubic, EVERYWHERE).labels
-    for axes, flips in ALL_ORDERS[5::17]:
+    for axes, flips in AXIS_ORDERS[5::17]:
         found = three_planes.segment(reordered(cubic, axes, flips), EVERYWHERE).labels
         np.testing.assert_array_equal(restored(found, axes, flips), expected)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["slicer_host.fixtures"]
 TOY = Path(__file__).parent / "slicer_host" / "toy" / "ToySegment.py"
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["slicer_host.fixtures"]
-
 
 def test_an_exception_in_a_slot_is_seen(host):
     import qt

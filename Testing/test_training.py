@@ -160,6 +160,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(a_compact_backbone: Backbone,
 
     # Everything comes from the checkpoint: this prior starts from other weights.
     second = make_training(a_compact_backbone, checkpoint, seed=99)
+    second.resume()
     seen: list[int] = []
     found = second.run(lambda event: seen.append(event.done))
     assert seen == [3, 4]

@@ -8,27 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import json_events
-from training_runs import OPTIONS, RECIPE, StopAfter, folders, four_cases
+from training_runs import OPTIONS, RECIPE, StopAfter, folders
 
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
 from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.finished_training import finish_training
+from DiffuSAMLib.held_out import HeldOut
 from DiffuSAMLib.image_digest import image_digest
 from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.prior_files import read_header
 from DiffuSAMLib.recipe import load_recipe
-from DiffuSAMLib.train import finish_training, train_prior
+from DiffuSAMLib.train import train_prior
 from DiffuSAMLib.training_pictures import TrainingPictures
-from DiffuSAMLib.validation import HeldOut, Validation
+from DiffuSAMLib.validation import Validation
 from DiffuSAMLib.volumes import read_volume
 
 pytestmark = pytest.mark.usefixtures("quick_trainings")
-
-
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledFiles]:
-    return four_cases(tmp_path_factory.mktemp("data"))
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(

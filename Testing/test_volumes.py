@@ -4,12 +4,15 @@ import gzip
 import itertools
 import os
 import struct
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from DiffuSAMLib import image_files
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.geometry import Geometry, to_canonical
 from DiffuSAMLib.segmentation_files import write_scalar
@@ -169,6 +172,35 @@ def test_slightly_skewed_nifti_axes_are_made_perpendicular(
 def test_a_sheared_nifti_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sheared"):
         read_volume(sheared_nifti(tmp_path / "a.nii", 0.2))
+
+
+def test_a_sheared_nifti_is_refused_while_a_skewed_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ITK is told to allow skewed axes by a setting of the whole process."""
+    skewed, sheared = sheared_nifti(tmp_path / "a.nii", 0.005), sheared_nifti(tmp_path / "b.nii", 0.2)
+    allowed, read = threading.Event(), sitk.ReadImage
+    told: list[str] = []
+
+    def read_slowly(path: str) -> sitk.Image:
+        if "ITK_NIFTI_SFORM_PERMISSIVE" in os.environ:
+            allowed.set()
+            time.sleep(0.3)
+        return read(path)
+
+    def read_sheared() -> None:
+        allowed.wait(10)
+        with pytest.raises(InputError) as caught:
+            read_volume(sheared)
+        told.append(caught.value.message)
+
+    monkeypatch.setattr(image_files.sitk, "ReadImage", read_slowly)
+    other = threading.Thread(target=read_sheared)
+    other.start()
+    read_volume(skewed)
+    other.join()
+    assert ["degrees away from perpendicular" in message for message in told] == [True]
+    assert "ITK_NIFTI_SFORM_PERMISSIVE" not in os.environ
 
 
 def test_ct_is_told_from_mr_by_its_values() -> None:

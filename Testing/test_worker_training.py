@@ -15,9 +15,9 @@ from test_worker import Child
 from training_runs import RECIPE
 
 from DiffuSAMLib.datasets import LabelledFiles
+from DiffuSAMLib.held_out import ValidationConfig
 from DiffuSAMLib.prior_files import read_header
 from DiffuSAMLib.train import train_prior
-from DiffuSAMLib.validation import ValidationConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import pytest
 from cases import ORGANS, small_abdomen, write_case
 
 from DiffuSAMLib.datasets import LabelledFiles
+from DiffuSAMLib.held_out import ValidationConfig
 from DiffuSAMLib.recipe import Recipe, TrainingConfig
-from DiffuSAMLib.validation import ValidationConfig
 
 RECIPE = Recipe(
     image_size=64,
@@ -23,9 +22,10 @@ OPTIONS = [
 ]
 
 
-def four_cases(folder: Path) -> list[LabelledFiles]:
-    """Written there as images and labels."""
-    found = []
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledFiles]:
+    """Four, written as images and labels."""
+    folder, found = tmp_path_factory.mktemp("data"), []
     for number in range(4):
         name = f"case{number}"
         write_case(folder, name, small_abdomen(3 + number))

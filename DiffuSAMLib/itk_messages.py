@@ -1,0 +1,73 @@
+"""What ITK says: kept off the terminal, and the reason taken out of its exceptions."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import SimpleITK as sitk
+
+
+class _Silence:
+    """Of the whole process: the first block that wants it begins it, and the last one that is left ends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._warnings_shown = True
+        self._stderr: int | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._blocks:
+                self._begin()
+            self._blocks += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                self._end()
+
+    def _begin(self) -> None:
+        self._warnings_shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            self._stderr = os.dup(2)
+        except OSError:  # A windowed program may have none.
+            self._stderr = None
+        else:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 2)
+            os.close(sink)
+
+    def _end(self) -> None:
+        if self._stderr is not None:
+            os.dup2(self._stderr, 2)
+            os.close(self._stderr)
+        sitk.ProcessObject.SetGlobalWarningDisplay(self._warnings_shown)
+
+
+_silence = _Silence()
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep what the C++ readers and writers print off the terminal; their exceptions say the same.
+
+    MetaIO, niftilib and GDCM write straight to the descriptor of stderr, which `sys.stderr` does not catch.
+    Threads may be in such blocks side by side.
+    """
+    _silence.enter()
+    try:
+        yield
+    finally:
+        _silence.leave()
+
+
+def itk_message(error: RuntimeError) -> str:
+    """The last line of a SimpleITK exception, which holds its reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("sitk::ERROR: ").rstrip(".") if lines else "no reason given"
