@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import module_host
 import numpy as np
 import pytest
 from module_host import (
@@ -25,13 +24,6 @@ from module_host import (
 )
 
 from DiffuSAMLib.procedural import DEMO_SEED, make_abdomen
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
 
 
 @dataclass

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import module_host
 import pytest
 from module_host import (
     Installed,
@@ -16,14 +15,7 @@ from module_host import (
     scene_nodes,
     small_volume,
 )
-from test_module_train import fill_in
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
+from module_training import fill_in
 
 
 @pytest.fixture

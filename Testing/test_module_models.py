@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import module_host
 import pytest
 from module_host import (
     PATIENCE_S,
@@ -21,13 +20,6 @@ from module_host import (
     small_volume,
 )
 from test_downloads import FileHandler, FileServer
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import module_host
 import numpy as np
 from module_host import (
     Installed,
@@ -14,68 +13,60 @@ from module_host import (
     small_volume,
 )
 
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-opened = module_host.opened
-panel = module_host.warm_panel
-logic = module_host.logic
-
 
 def reference_volume(segmentation: Any) -> Any:
     return segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
 
 
-def test_another_input_gets_an_output_of_its_own(installed: Installed, panel: Any) -> None:
+def test_another_input_gets_an_output_of_its_own(installed: Installed, warm_panel: Any) -> None:
     first, second = small_volume("first"), small_volume("second", seed=1)
-    panel._parameterNode.inputVolume = first
-    organs = click_and_wait(installed, panel)
+    warm_panel._parameterNode.inputVolume = first
+    organs = click_and_wait(installed, warm_panel)
     found = labels_of(organs, first)
-    panel._parameterNode.inputVolume = second
-    assert panel.ui.outputSelector.currentNode() is None
-    assert panel.ui.resultTable.rowCount == 0
-    others = click_and_wait(installed, panel)
+    warm_panel._parameterNode.inputVolume = second
+    assert warm_panel.ui.outputSelector.currentNode() is None
+    assert warm_panel.ui.resultTable.rowCount == 0
+    others = click_and_wait(installed, warm_panel)
     assert others is not organs
     assert others.GetName() == "second organs"
     assert reference_volume(others) is second
     np.testing.assert_array_equal(labels_of(organs, first), found)
     # Back at the first volume, what was found in it is shown, and would be replaced.
-    panel._parameterNode.inputVolume = first
-    assert panel.ui.outputSelector.currentNode() is organs
-    assert panel.ui.resultTable.rowCount > 0
+    warm_panel._parameterNode.inputVolume = first
+    assert warm_panel.ui.outputSelector.currentNode() is organs
+    assert warm_panel.ui.resultTable.rowCount > 0
 
 
-def test_organs_of_two_volumes_in_one_segmentation_stand_side_by_side(logic: Any) -> None:
+def test_organs_of_two_volumes_in_one_segmentation_stand_side_by_side(warm_logic: Any) -> None:
     import slicer
 
     first, second = small_volume("first"), small_volume("second", seed=1)
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "empty")
-    logic.segment(first, organs=["liver"], device="cpu", segmentationNode=segmentation)
+    warm_logic.segment(first, organs=["liver"], device="cpu", segmentationNode=segmentation)
     assert reference_volume(segmentation) is first
     before = labels_of(segmentation, first)
     for _again in range(2):
-        logic.segment(second, organs=["liver"], device="cpu", segmentationNode=segmentation)
+        warm_logic.segment(second, organs=["liver"], device="cpu", segmentationNode=segmentation)
         assert segment_names(segmentation) == ["liver", "liver"]
         np.testing.assert_array_equal(labels_of(segmentation, first), before)
 
 
-def test_a_segmentation_of_the_users_own_stays_chosen(panel: Any) -> None:
+def test_a_segmentation_of_the_users_own_stays_chosen(warm_panel: Any) -> None:
     import slicer
 
     own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
-    panel._parameterNode.inputVolume = small_volume("first")
-    panel._parameterNode.outputSegmentation = own
-    panel._parameterNode.inputVolume = small_volume("second", seed=1)
-    assert panel._parameterNode.outputSegmentation is own
+    warm_panel._parameterNode.inputVolume = small_volume("first")
+    warm_panel._parameterNode.outputSegmentation = own
+    warm_panel._parameterNode.inputVolume = small_volume("second", seed=1)
+    assert warm_panel._parameterNode.outputSegmentation is own
 
 
-def test_a_damaged_report_in_a_scene_is_passed_over(panel: Any) -> None:
+def test_a_damaged_report_in_a_scene_is_passed_over(warm_panel: Any) -> None:
     import slicer
 
     damaged = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "damaged")
     damaged.SetAttribute("DiffuSAM.Report", "{")
-    panel._parameterNode.inputVolume = small_volume()
-    panel._parameterNode.outputSegmentation = damaged
-    assert panel.ui.resultTable.rowCount == 0
-    assert panel.ui.segmentButton.enabled
+    warm_panel._parameterNode.inputVolume = small_volume()
+    warm_panel._parameterNode.outputSegmentation = damaged
+    assert warm_panel.ui.resultTable.rowCount == 0
+    assert warm_panel.ui.segmentButton.enabled

@@ -11,20 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import module_host
 import pytest
 from module_host import (
     NAME,
     Installed,
+    refused,
     small_volume,
 )
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
 
 
 @dataclass
@@ -33,11 +26,12 @@ class OwnPython:
 
     host: Any
     missing: set[str]
+    replaced: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     pip: list[list[str]] = field(default_factory=list)
 
     def version(self, name: str) -> str | None:
-        return None if name in self.missing else "99"
+        return None if name in self.missing else "100" if name in self.replaced else "99"
 
     def install(self, arguments: list[str], _options: dict[str, Any]) -> None:
         self.pip.append(arguments)
@@ -133,33 +127,187 @@ def test_pytorch_comes_through_its_own_extension(panel: Any, own_python: OwnPyth
     assert own_python.pip == []
 
 
-def test_an_installation_that_a_restart_cuts_off_goes_on(
+def test_an_installation_that_wants_a_restart_goes_on_after_it(
     installed: Installed, panel: Any, own_python: OwnPython, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The user has agreed to it already, and is not asked again; before the restart it does not go on."""
+    """pip replaced what Slicer had loaded. The user has agreed already, and is not asked again."""
     import qt
-    from slicer_host.packaging import pretending_missing
+    from slicer_host import packaging
 
-    class Quit(BaseException):
-        """The application goes while pip is at work."""
+    install, pip_ensure = own_python.install, packaging.pip_ensure
+    prompts: list[bool] = []
 
-    def cut_off(_arguments: list[str], _options: dict[str, Any]) -> None:
-        raise Quit
+    def ensuring(*arguments: Any, **options: Any) -> Any:
+        # Slicer's own prompt would restart it before sam2 is there, and nothing would go on.
+        prompts.append(options.get("prompt_restart", True))
+        return pip_ensure(*arguments, **options)
 
-    install, own_python.install = own_python.install, cut_off  # type: ignore[method-assign]
-    with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"), pytest.raises(Quit):
-        panel._installer.ensure()
+    monkeypatch.setattr(sys.modules["slicer.packaging"], "pip_ensure", ensuring)
+
+    def replacing(arguments: list[str], options: dict[str, Any]) -> None:
+        install(arguments, options)
+        own_python.replaced.add("pytest")
+
+    own_python.install = replacing  # type: ignore[method-assign]
+    with own_python.user_says(qt.QMessageBox.Yes), packaging.pretending_missing("tqdm"):
+        assert "restart" in refused(lambda: panel._installer.ensure(ask=False))
+    assert prompts == [False]
+    assert own_python.asked == ["ctkMessageBox.exec"]
+    assert own_python.missing == set()
+    assert installed.host.restarts() == 1
     assert not panel._installer.pending()
     restart(monkeypatch)
     assert panel._installer.pending()
-    own_python.install = install  # type: ignore[method-assign]
     own_python.asked.clear()
     installed.host.leave(NAME)
-    with own_python.user_says(qt.QMessageBox.Cancel), pretending_missing("tqdm"):
+    with own_python.user_says(qt.QMessageBox.Cancel):
         installed.host.enter(NAME)
         installed.host.wait_until(lambda: not panel._installer.pending(), 5)
-    assert own_python.missing == set()
     assert own_python.asked == []
+
+
+def test_a_second_slicer_leaves_an_installation_to_the_first(
+    panel: Any, own_python: OwnPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it goes on, nor after the first was killed; nor is what it took up begun twice."""
+    import qt
+    from DiffuSAMSegmentLib import installer
+    from slicer_host.packaging import pretending_missing
+
+    class KilledError(BaseException):
+        """The application goes while pip is at work."""
+
+    pending: list[bool] = []
+
+    def cut_off(_arguments: list[str], _options: dict[str, Any]) -> None:
+        with monkeypatch.context() as second:
+            restart(second)
+            pending.append(panel._installer.pending())
+        raise KilledError
+
+    # As after a restart that an earlier process wanted.
+    qt.QSettings().setValue(installer.PENDING_KEY, os.getpid() + 2)
+    assert panel._installer.pending()
+    own_python.install = cut_off  # type: ignore[method-assign]
+    with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"), pytest.raises(KilledError):
+        panel._installer.ensure(ask=False)
+    restart(monkeypatch)
+    pending.append(panel._installer.pending())
+    assert pending == [False, False]
+
+
+def test_an_installation_cannot_be_entered_again(
+    installed: Installed, panel: Any, own_python: OwnPython
+) -> None:
+    """Slicer shows pip's output line by line, and lets the user click in between."""
+    import qt
+    import slicer
+    from slicer_host.packaging import pretending_missing
+
+    ui = panel.ui
+    install = own_python.install
+    seen: list[bool] = []
+
+    def slowly(arguments: list[str], options: dict[str, Any]) -> None:
+        panel._onParametersModified()
+        slicer.app.processEvents()
+        assert ui.statusLabel.text == "Installing packages; this takes minutes."
+        assert "being installed" in ui.segmentButton.toolTip
+        assert "being installed" in ui.trainButton.toolTip
+        assert qt.QApplication.overrideCursor() is not None
+        seen.extend([ui.segmentButton.enabled, ui.trainButton.enabled, panel._install()])
+        panel._run.onSegmentButton()
+        panel._train.onTrainButton()
+        install(arguments, options)
+
+    own_python.install = slowly  # type: ignore[method-assign]
+    with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"):
+        assert panel._install()
+    assert len(own_python.asked) == 1
+    assert len(own_python.pip) == 2
+    assert seen == [False] * 6
+    assert ui.segmentButton.enabled
+    assert ui.segmentButton.toolTip == "Find the checked organs in the volume."
+    assert ui.statusLabel.text == ""
+    assert not panel.logic.running
+    assert qt.QApplication.overrideCursor() is None
+
+
+def test_the_panel_is_as_before_after_whatever_ends_an_installation(
+    panel: Any, own_python: OwnPython
+) -> None:
+    import qt
+    from slicer_host.packaging import pretending_missing
+
+    def interrupt(_arguments: list[str], _options: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    own_python.install = interrupt  # type: ignore[method-assign]
+    with (
+        own_python.user_says(qt.QMessageBox.Ok),
+        pretending_missing("tqdm"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        panel._install()
+    assert panel.ui.segmentButton.enabled
+    assert panel.ui.statusLabel.text == ""
+    assert qt.QApplication.overrideCursor() is None
+
+
+@pytest.mark.parametrize("button", ["onSegmentButton", "onTrainButton"])
+def test_nothing_begins_once_the_panel_was_left_during_the_installation(
+    installed: Installed, panel: Any, own_python: OwnPython, button: str
+) -> None:
+    import qt
+    from slicer_host.packaging import pretending_missing
+
+    install = own_python.install
+
+    def meanwhile(arguments: list[str], options: dict[str, Any]) -> None:
+        install(arguments, options)
+        if not own_python.missing:
+            installed.host.leave(NAME)
+
+    own_python.install = meanwhile  # type: ignore[method-assign]
+    with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"):
+        getattr(panel._run if button == "onSegmentButton" else panel._train, button)()
+    assert own_python.missing == set()
+    assert not panel.logic.running
+    assert not panel.logic.training
+    installed.host.enter(NAME)
+    assert panel.ui.segmentButton.enabled
+
+
+@pytest.mark.parametrize("processor", ["x86_64", "arm64"])
+def test_on_a_mac_nothing_is_installed_into_an_intel_slicer(
+    panel: Any, own_python: OwnPython, monkeypatch: pytest.MonkeyPatch, processor: str
+) -> None:
+    """PyTorch has no build for it that is new enough, also where it runs on Apple silicon."""
+    import qt
+    from DiffuSAMSegmentLib import installer
+
+    monkeypatch.setattr(installer, "sys", SimpleNamespace(platform="darwin", modules=sys.modules))
+    monkeypatch.setattr(installer, "platform", SimpleNamespace(machine=lambda: processor))
+    own_python.missing.add("torch")
+    with own_python.user_says(qt.QMessageBox.Cancel):
+        panel.ui.segmentButton.click()
+    is_intel = processor == "x86_64"
+    assert ("DIFFUSAM_PYTHON" in panel.ui.statusLabel.text) == is_intel
+    assert len(own_python.asked) == (0 if is_intel else 1)
+    assert own_python.pip == []
+
+
+def test_a_slicer_that_is_too_old_is_told_so(
+    panel: Any, own_python: OwnPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import qt
+
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    with own_python.user_says(qt.QMessageBox.Ok):
+        panel.ui.segmentButton.click()
+    assert "Slicer 5.12" in panel.ui.statusLabel.text
+    assert own_python.asked == []
+    assert own_python.pip == []
 
 
 def test_an_installation_that_fails_is_not_taken_up_by_itself(panel: Any, own_python: OwnPython) -> None:
@@ -176,16 +324,24 @@ def test_an_installation_that_fails_is_not_taken_up_by_itself(panel: Any, own_py
     assert not panel._installer.pending()
 
 
+@pytest.mark.parametrize(("system", "torch"), [("linux", ">=2.5.1"), ("win32", ">=2.5.1,<2.13")])
 def test_the_whole_installation_from_the_first_click(
-    installed: Installed, panel: Any, own_python: OwnPython, monkeypatch: pytest.MonkeyPatch
+    installed: Installed,
+    panel: Any,
+    own_python: OwnPython,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    torch: str,
 ) -> None:
     """Nothing is there: the extension PyTorch, a restart, PyTorch through it, then the other packages."""
     import qt
     import slicer
+    from DiffuSAMSegmentLib import installer
     from slicer_host.dialogs import answering
     from slicer_host.packaging import allowing_install, pretending_missing
 
     host = installed.host
+    monkeypatch.setattr(installer, "sys", SimpleNamespace(platform=system, modules=sys.modules))
     own_python.missing.add("torch")
     host.set_extension_installer(lambda name: name == "PyTorch")
     texts: list[str] = []
@@ -224,7 +380,7 @@ def test_the_whole_installation_from_the_first_click(
             host.wait_until(lambda: not panel._installer.pending(), 5)
     assert len(texts) == 2
     host.set_testing(True)
-    assert wanted == [{"askConfirmation": False, "torchVersionRequirement": ">=2.5.1"}]
+    assert wanted == [{"askConfirmation": False, "torchVersionRequirement": torch}]
     assert own_python.missing == set()
     assert not any(each.startswith("torch") for call in own_python.pip for each in call)
 

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from cmake_files import cmake_list
 from PIL import Image
 
 try:
@@ -23,12 +24,6 @@ SOURCES = sorted([MODULE / "DiffuSAMSegment.py", *MODULE.glob("DiffuSAMSegmentLi
 PAGES = [ROOT / "README.md", *sorted((ROOT / "Docs").glob("*.md"))]
 # Within Slicer; the rest of what the module imports when it loads has to be the standard library.
 SLICER = {"slicer", "qt", "ctk", "vtk", "DiffuSAMSegmentLib"}
-
-
-def cmake_list(file: Path, name: str) -> list[str]:
-    match = re.search(rf"set\({name}\n(.*?)\)", file.read_text(encoding="utf-8"), re.DOTALL)
-    assert match is not None
-    return match[1].replace("${MODULE_NAME}", "DiffuSAMSegment").split()
 
 
 def files(folder: Path, pattern: str, base: Path) -> set[str]:

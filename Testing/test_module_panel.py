@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import module_host
 import pytest
 from module_host import (
     NAME,
@@ -16,13 +15,6 @@ from module_host import (
 )
 
 from DiffuSAMLib.procedural import make_abdomen
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
 
 
 @pytest.mark.usefixtures("started_host")
@@ -130,12 +122,12 @@ def test_a_label_map_is_not_taken_for_the_input(installed: Installed, panel: Any
     import slicer
 
     slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
-    installed.host.leave(module_host.NAME)
-    installed.host.enter(module_host.NAME)
+    installed.host.leave(NAME)
+    installed.host.enter(NAME)
     assert panel._parameterNode.inputVolume is None
     volume = small_volume()
-    installed.host.leave(module_host.NAME)
-    installed.host.enter(module_host.NAME)
+    installed.host.leave(NAME)
+    installed.host.enter(NAME)
     assert panel._parameterNode.inputVolume is volume
 
 

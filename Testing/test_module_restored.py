@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import module_host
 import numpy as np
 from module_host import (
     PATIENCE_S,
@@ -17,12 +16,6 @@ from module_host import (
     small_volume,
     wait_for_stage,
 )
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
 
 
 def test_stop_brings_an_existing_segmentation_back(installed: Installed, panel: Any) -> None:

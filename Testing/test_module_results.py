@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import module_host
 import numpy as np
 from module_host import (
     PATIENCE_S,
@@ -22,16 +21,8 @@ from module_host import (
 
 from DiffuSAMLib.procedural import make_abdomen
 
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
 
-installed = module_host.installed
-opened = module_host.opened
-panel = module_host.warm_panel
-logic = module_host.logic
-
-
-def test_an_existing_segmentation_keeps_its_other_segments(logic: Any) -> None:
+def test_an_existing_segmentation_keeps_its_other_segments(warm_logic: Any) -> None:
     import slicer
 
     volume = small_volume()
@@ -43,41 +34,41 @@ def test_an_existing_segmentation_keeps_its_other_segments(logic: Any) -> None:
     for name in ("tumour", "liver"):
         identifier = segmentation.GetSegmentation().AddEmptySegment(name, name)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
-    returned = logic.segment(volume, device="cpu", segmentationNode=segmentation)
+    returned = warm_logic.segment(volume, device="cpu", segmentationNode=segmentation)
     assert returned is segmentation
     first = segment_names(segmentation)
     assert first[:2] == ["tumour", "liver"]
-    logic.segment(volume, device="cpu", segmentationNode=segmentation)
+    warm_logic.segment(volume, device="cpu", segmentationNode=segmentation)
     assert segment_names(segmentation) == first
     for identifier in ("tumour", "liver"):
         kept = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
         np.testing.assert_array_equal(kept, mask)
 
 
-def test_organs_do_not_depend_on_how_the_volume_lies(logic: Any) -> None:
+def test_organs_do_not_depend_on_how_the_volume_lies(warm_logic: Any) -> None:
     """Transformed, oblique and left-handed volumes give the labels of the plain one, voxel by voxel."""
     import slicer
 
     patient = make_abdomen(3, shape=(10, 96, 96), spacing=(3.5, 3.5, 20.0)).volume
     array, matrix = patient.array, patient.geometry.matrix
     plain = add_volume(array, matrix)
-    expected = labels_of(logic.segment(plain, device="cpu"), plain)
+    expected = labels_of(warm_logic.segment(plain, device="cpu"), plain)
 
     moved = add_volume(array, matrix)
     moved.SetAndObserveTransformNodeID(transform_node(rotation(25)).GetID())
-    segmentation = logic.segment(moved, device="cpu")
+    segmentation = warm_logic.segment(moved, device="cpu")
     assert segmentation.GetTransformNodeID() == moved.GetTransformNodeID()
     np.testing.assert_array_equal(labels_of(segmentation, moved), expected)
 
     elsewhere = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     elsewhere.SetAndObserveTransformNodeID(transform_node(rotation(-40)).GetID())
-    logic.segment(moved, device="cpu", segmentationNode=elsewhere)
+    warm_logic.segment(moved, device="cpu", segmentationNode=elsewhere)
     # Resampled to the volume through both transforms: single voxels at an edge may go.
     changed = labels_of(elsewhere, moved) != expected
     assert changed.sum() <= 0.02 * (expected > 0).sum()
 
     oblique = add_volume(array, rotation(12) @ matrix)
-    np.testing.assert_array_equal(labels_of(logic.segment(oblique, device="cpu"), oblique), expected)
+    np.testing.assert_array_equal(labels_of(warm_logic.segment(oblique, device="cpu"), oblique), expected)
 
     for axis in range(3):
         turned = np.array(matrix)
@@ -85,44 +76,44 @@ def test_organs_do_not_depend_on_how_the_volume_lies(logic: Any) -> None:
         turned[:3, 3] += turned[:3, column] * (array.shape[axis] - 1)
         turned[:3, column] *= -1
         left_handed = add_volume(np.ascontiguousarray(np.flip(array, axis)), turned)
-        found = labels_of(logic.segment(left_handed, device="cpu"), left_handed)
+        found = labels_of(warm_logic.segment(left_handed, device="cpu"), left_handed)
         np.testing.assert_array_equal(np.flip(found, axis), expected)
 
 
 # Scripts.
 
 
-def test_a_script_is_told_what_cannot_be(logic: Any) -> None:
+def test_a_script_is_told_what_cannot_be(warm_logic: Any) -> None:
     import slicer
 
     volume = small_volume()
-    assert "empty" in refused(lambda: logic.segment(None))
-    assert "pancreas" in refused(lambda: logic.segment(volume, organs=["pancreas"]))
-    assert "No organ" in refused(lambda: logic.segment(volume, organs=[]))
-    assert "nothing" in refused(lambda: logic.segment(volume, prior="nothing"))
+    assert "empty" in refused(lambda: warm_logic.segment(None))
+    assert "pancreas" in refused(lambda: warm_logic.segment(volume, organs=["pancreas"]))
+    assert "No organ" in refused(lambda: warm_logic.segment(volume, organs=[]))
+    assert "nothing" in refused(lambda: warm_logic.segment(volume, prior="nothing"))
     colour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colour")
     slicer.util.updateVolumeFromArray(colour, np.zeros((4, 4, 4, 3), np.uint8))
-    assert "colour" in refused(lambda: logic.segment(colour, modality="CT"))
-    assert "device" in refused(lambda: logic.segment(volume, device="abacus"))
+    assert "colour" in refused(lambda: warm_logic.segment(colour, modality="CT"))
+    assert "device" in refused(lambda: warm_logic.segment(volume, device="abacus"))
     flat = small_volume("flat")
     slicer.util.updateVolumeFromArray(flat, np.zeros((10, 96, 96), np.int16))
-    assert "nothing" in refused(lambda: logic.segment(flat))
+    assert "nothing" in refused(lambda: warm_logic.segment(flat))
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
 
 
-def test_a_script_may_go_on_while_organs_appear(installed: Installed, logic: Any) -> None:
+def test_a_script_may_go_on_while_organs_appear(installed: Installed, warm_logic: Any) -> None:
     volume = small_volume()
-    segmentation = logic.segment(volume, organs=["Liver"], device="cpu", wait=False)
-    assert logic.running
-    assert "being segmented" in refused(lambda: logic.segment(volume))
-    installed.host.wait_until(lambda: not logic.running, PATIENCE_S)
+    segmentation = warm_logic.segment(volume, organs=["Liver"], device="cpu", wait=False)
+    assert warm_logic.running
+    assert "being segmented" in refused(lambda: warm_logic.segment(volume))
+    installed.host.wait_until(lambda: not warm_logic.running, PATIENCE_S)
     assert [organ["name"] for organ in report_of(segmentation)["organs"]] == ["liver"]
 
 
-def test_the_report_outlives_saving(panel: Any, tmp_path: Path) -> None:
+def test_the_report_outlives_saving(warm_panel: Any, tmp_path: Path) -> None:
     import slicer
 
-    segmentation = panel.logic.segment(small_volume(), device="cpu")
+    segmentation = warm_panel.logic.segment(small_volume(), device="cpu")
     report = report_of(segmentation)
     assert report["options"]["seed"] == 0
     assert {"prior", "backbone", "timings", "organs", "versions"} <= set(report)

@@ -9,15 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import module_host
 import pytest
 from module_host import NAME, ROOT, Installed, segment_names, small_volume
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
 
 
 def test_the_batch_example_of_the_readme_works(

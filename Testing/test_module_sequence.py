@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import module_host
 import numpy as np
 from module_host import (
     Installed,
@@ -13,14 +12,6 @@ from module_host import (
     report_of,
     segment_names,
 )
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-opened = module_host.opened
-panel = module_host.warm_panel
-logic = module_host.logic
 
 
 def show_frame(browser: Any, number: int) -> None:
@@ -43,13 +34,13 @@ def livers(browser: Any, segmentation: Any, volume: Any) -> list[np.ndarray]:
     return found
 
 
-def test_every_frame_of_a_sequence(installed: Installed, panel: Any) -> None:
+def test_every_frame_of_a_sequence(installed: Installed, warm_panel: Any) -> None:
     browser, volume = add_sequence()
-    panel._parameterNode.inputVolume = volume
-    assert panel.ui.framesComboBox.isVisibleTo(panel.ui.inputsCollapsibleButton)
-    panel.ui.framesComboBox.currentIndex = 1
-    segmentation = click_and_wait(installed, panel)
-    assert "found" in panel.ui.statusLabel.text
+    warm_panel._parameterNode.inputVolume = volume
+    assert warm_panel.ui.framesComboBox.isVisibleTo(warm_panel.ui.inputsCollapsibleButton)
+    warm_panel.ui.framesComboBox.currentIndex = 1
+    segmentation = click_and_wait(installed, warm_panel)
+    assert "found" in warm_panel.ui.statusLabel.text
     assert browser.GetSelectedItemNumber() == 0
     sequence = browser.GetSequenceNode(segmentation)
     assert sequence.GetNumberOfDataNodes() == 2
@@ -60,11 +51,11 @@ def test_every_frame_of_a_sequence(installed: Installed, panel: Any) -> None:
     assert len(set(frames)) == 2
 
 
-def test_an_edit_of_a_frame_outlives_another_frame(logic: Any) -> None:
+def test_an_edit_of_a_frame_outlives_another_frame(warm_logic: Any) -> None:
     import slicer
 
     browser, volume = add_sequence()
-    segmentation = logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
+    segmentation = warm_logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
     first, second = livers(browser, segmentation, volume)
     edited = np.zeros_like(first)
     edited[4:6, 30:50, 30:60] = 1
@@ -76,11 +67,11 @@ def test_an_edit_of_a_frame_outlives_another_frame(logic: Any) -> None:
     assert (first != edited).any()
 
 
-def test_a_second_run_of_all_frames_makes_a_segmentation_of_its_own(logic: Any) -> None:
+def test_a_second_run_of_all_frames_makes_a_segmentation_of_its_own(warm_logic: Any) -> None:
     browser, volume = add_sequence()
-    segmentation = logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
+    segmentation = warm_logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
     before = livers(browser, segmentation, volume)
-    again = logic.segment(
+    again = warm_logic.segment(
         volume, organs=["spleen"], device="cpu", allFrames=True, segmentationNode=segmentation
     )
     assert again is not segmentation
@@ -89,11 +80,11 @@ def test_a_second_run_of_all_frames_makes_a_segmentation_of_its_own(logic: Any) 
     assert segment_names(again) == ["spleen"]
 
 
-def test_a_second_run_of_one_frame_changes_that_frame_only(logic: Any) -> None:
+def test_a_second_run_of_one_frame_changes_that_frame_only(warm_logic: Any) -> None:
     browser, volume = add_sequence()
-    segmentation = logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
+    segmentation = warm_logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)
     before = livers(browser, segmentation, volume)
-    again = logic.segment(volume, organs=["spleen"], device="cpu", segmentationNode=segmentation)
+    again = warm_logic.segment(volume, organs=["spleen"], device="cpu", segmentationNode=segmentation)
     assert again is segmentation
     np.testing.assert_array_equal(livers(browser, segmentation, volume), before)
     show_frame(browser, 0)

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import module_host
 import pytest
 from module_host import (
     NAME,
@@ -22,13 +21,6 @@ from module_host import (
     small_volume,
     wait_for_stage,
 )
-
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
 
 
 def wait_for_process(installed: Installed, panel: Any) -> None:

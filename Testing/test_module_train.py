@@ -5,21 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import module_host
-import module_training
 import numpy as np
+import pytest
 from module_host import ORGANS, Installed, add_volume, refused, rotation, scene_nodes, transform_node
 from module_training import MINE, add_case, add_segmentation, fill_in
 
 from DiffuSAMLib.procedural import make_abdomen
 
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
-no_priors = module_training.no_priors
+pytestmark = pytest.mark.usefixtures("no_priors")
 
 
 def listed(panel: Any) -> dict[str, bool]:

@@ -11,21 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import module_host
-import module_training
 import pytest
-from module_host import NAME, ORGANS, PATIENCE_S, Installed, refused, scene_nodes
+from module_host import NAME, ORGANS, PATIENCE_S, Installed, refused, report_of, scene_nodes
 from module_training import MINE, add_case, fill_in, nodes_of, priors_folder, wait_for_end, wait_for_losses
 
 from DiffuSAMLib.prior_files import read_header
 
-pytest_plugins = ["slicer_host.fixtures"]
-pytestmark = module_host.pytestmark
-
-installed = module_host.installed
-panel = module_host.panel
-logic = module_host.logic
-no_priors = module_training.no_priors
+pytestmark = pytest.mark.usefixtures("no_priors")
 
 
 @dataclass
@@ -81,7 +73,7 @@ def trained(installed: Installed) -> Trained:
     pid = panel.logic.process.pid
     segmentation = panel.logic.segment(nodes[0][0], prior=MINE, device="cpu")
     result.seen["same process"] = panel.logic.process.pid == pid
-    result.organs = [organ["name"] for organ in module_host.report_of(segmentation)["organs"]]
+    result.organs = [organ["name"] for organ in report_of(segmentation)["organs"]]
     slicer.mrmlScene.RemoveNode(segmentation)
     host.unload_module(NAME)
     result.seen["views gone"] = not nodes_of("vtkMRMLPlotViewNode")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
 import os
+import platform
 import re
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import qt
@@ -20,6 +24,8 @@ from .temporary_folder import temporaryPath
 
 REQUESTER = "DiffuSAM Segment"
 TORCH_REQUIREMENT = ">=2.5.1"
+# Licence files of PyTorch 2.13 have longer paths than Windows takes in Slicer's folder, and pip stops half-way.
+TORCH_REQUIREMENT_ON_WINDOWS = f"{TORCH_REQUIREMENT},<2.13"
 PENDING_KEY = "DiffuSAMSegment/InstallationPending"
 
 
@@ -37,47 +43,70 @@ class Installer:
 
     :param requirementsFile: packages to install
     :param constraintsFile: names of packages that are not to be changed
+    :param onInstalling: called when `installing` has changed
     """
 
-    def __init__(self, requirementsFile: Path, constraintsFile: Path) -> None:
+    def __init__(
+        self, requirementsFile: Path, constraintsFile: Path, onInstalling: Callable[[], None] = lambda: None
+    ) -> None:
         self._requirementsFile = requirementsFile
         self._constraintsFile = constraintsFile
+        self._onInstalling = onInstalling
+        # Meanwhile the application goes on: pip's output is shown line by line.
+        self.installing = False
 
     def ensure(self, ask: bool = True) -> None:
         """Installs what is missing.
 
-        :raises SegmentationError: the user declined, the installation failed, or a restart has to come first
+        :raises SegmentationError: this Slicer is too old or on a Mac, the user declined, the installation failed, or
+            a restart has to come first
         """
+        # Taken up here, or begun anew: no other Slicer is to take it up too.
+        self.forget()
         missing = missingPackages(self._requirementsFile)
         if not missing:
-            self.forget()
             return
         if slicer.app.testingEnabled():
             raise self._error(
                 _("These Python packages are missing: {names}.").format(names=", ".join(missing))
             )
+        if _isIntelOnMac() and not _installed(f"torch{TORCH_REQUIREMENT}"):
+            raise self._error(
+                _("On a Mac, PyTorch cannot be installed into Slicer, which is an Intel program."),
+                _(
+                    "Install DiffuSAM Segment in an arm64 Python of your own and name that Python in the environment "
+                    'variable DIFFUSAM_PYTHON; see "A Python of its own" in Docs/slicer-module.md.'
+                ),
+            )
+        packaging = _slicerPackaging()
+        if packaging is None:
+            raise self._error(
+                _("DiffuSAM Segment needs Slicer 5.12 or newer."), _("Install it, and the extension in it.")
+            )
         if ask and not self._agreed(missing):
-            self.forget()
             raise self._error(_("The Python packages were not installed."))
-        # Whoever installs may restart Slicer in the middle, pip for a package that is in use; then it goes on.
-        self._remember()
+        loaded = _loadedVersions()
         try:
-            self._installAll()
-        except _RestartError:
-            raise
+            with self._shown():
+                self._installAll(packaging)
         except SegmentationError:
-            self.forget()
             raise
         except Exception as error:  # pip and the extension manager raise anything
-            self.forget()
             logging.exception("DiffuSAM: the installation failed")
             raise self._error(_("The installation failed ({reason}).").format(reason=error)) from error
-        self.forget()
         left = missingPackages(self._requirementsFile)
         if left:
             raise self._error(
                 _("After the installation these are still missing: {names}.").format(names=", ".join(left))
             )
+        replaced = [name for name, version in loaded.items() if _version(name) != version]
+        if replaced:
+            # The child process is another Python, so that the user may go on without.
+            text = _(
+                "Slicer has loaded {names}, and another version was installed meanwhile. Restart Slicer now?"
+            )
+            if slicer.util.confirmYesNoDisplay(text.format(names=", ".join(replaced)), REQUESTER):
+                self._restart()
 
     @staticmethod
     def pending() -> bool:
@@ -85,15 +114,34 @@ class Installer:
         return slicer.util.settingsValue(PENDING_KEY, 0, converter=int) not in (0, _process())
 
     @staticmethod
-    def _remember() -> None:
+    def forget() -> None:
+        """There is nothing to go on with after a restart."""
+        qt.QSettings().remove(PENDING_KEY)
+
+    def _restart(self) -> None:
+        """Restarts Slicer, which goes on from here.
+
+        :raises SegmentationError: always; this Slicer has to stop here
+        """
+        # Not earlier: until now a second Slicer would take the installation up beside this one.
         settings = qt.QSettings()
         settings.setValue(PENDING_KEY, _process())
         settings.sync()
+        slicer.util.restart()
+        hint = _("The installation goes on when the module is opened again.")
+        raise self._error(_("Slicer has to restart."), hint)
 
-    @staticmethod
-    def forget() -> None:
-        """The installation is finished or given up."""
-        qt.QSettings().remove(PENDING_KEY)
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Within it, the panel and the cursor say that packages are being installed."""
+        self.installing = True
+        try:
+            self._onInstalling()
+            with slicer.util.WaitCursor():
+                yield
+        finally:
+            self.installing = False
+            self._onInstalling()
 
     def _agreed(self, missing: list[str]) -> bool:
         text = _(
@@ -102,10 +150,10 @@ class Installer:
         )
         return slicer.util.confirmOkCancelDisplay(text, REQUESTER, detailedText="\n".join(missing))
 
-    def _installAll(self) -> None:
+    def _installAll(self, packaging) -> None:
         self._installTorch()
         with self._constraints() as constraints:
-            self._install(constraints)
+            self._install(packaging, constraints)
 
     def _installTorch(self) -> None:
         if _installed(f"torch{TORCH_REQUIREMENT}"):
@@ -120,7 +168,8 @@ class Installer:
                 _("Uninstall it in the module PyTorch Utils, restart Slicer, and try again."),
             )
         torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
-            askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT
+            askConfirmation=False,
+            torchVersionRequirement=TORCH_REQUIREMENT_ON_WINDOWS if _isWindows() else TORCH_REQUIREMENT,
         )
         if torch is None:
             raise self._error(_("PyTorch was not installed."))
@@ -136,25 +185,18 @@ class Installer:
         if slicer.util.confirmYesNoDisplay(
             _("Slicer has to restart; the installation then goes on. Restart now?")
         ):
-            slicer.util.restart()
-        raise _RestartError(
-            _("Slicer has to restart."),
-            _("The installation goes on when the module is opened again."),
-            "packages",
-        )
+            self._restart()
+        raise self._error(_("Slicer has to restart."), _('Restart it, then press "Segment organs" again.'))
 
-    def _install(self, constraints: Path) -> None:
-        requirements = [r for r in _lines(self._requirementsFile) if not _installed(r)]
-        packaging = _slicerPackaging()
-        if packaging is not None:
-            packaging.pip_ensure(
-                packaging.load_requirements(self._requirementsFile),
-                constraints=constraints,
-                requester=REQUESTER,
-                prompt_install=False,
-            )
-        elif requirements:
-            slicer.util.pip_install([*requirements, "-c", str(constraints)])
+    def _install(self, packaging, constraints: Path) -> None:
+        packaging.pip_ensure(
+            packaging.load_requirements(self._requirementsFile),
+            constraints=constraints,
+            requester=REQUESTER,
+            prompt_install=False,
+            # Asked at the end instead, when nothing is left to be installed.
+            prompt_restart=False,
+        )
         if not _installed("sam2"):
             # Without its dependencies: torch is here, torchvision is not used, and a build of its own would get both.
             os.environ["SAM2_BUILD_CUDA"] = "0"
@@ -164,7 +206,7 @@ class Installer:
                 "-r",
                 str(libraryRoot() / "requirements-sam2.txt"),
             ]
-            (packaging or slicer.util).pip_install(arguments)
+            packaging.pip_install(arguments)
 
     def _constraints(self):
         return _PinnedConstraints(_lines(self._constraintsFile))
@@ -172,10 +214,6 @@ class Installer:
     @staticmethod
     def _error(message: str, hint: str = "") -> SegmentationError:
         return SegmentationError(message, hint or _('Press "Segment organs" to try again.'), "packages")
-
-
-class _RestartError(SegmentationError):
-    """Slicer has to restart; until then the installation is remembered."""
 
 
 class _PinnedConstraints:
@@ -201,8 +239,17 @@ def _process() -> int:
     return os.getpid()
 
 
+def _isWindows() -> bool:
+    return sys.platform == "win32"
+
+
+def _isIntelOnMac() -> bool:
+    """Whether Slicer is an Intel program on macOS, also on Apple silicon: PyTorch's last build for it is 2.2.2."""
+    return sys.platform == "darwin" and platform.machine() == "x86_64"
+
+
 def _slicerPackaging():
-    """The module slicer.packaging; Slicer 5.10 has none."""
+    """The module slicer.packaging; None in a Slicer before 5.12."""
     try:
         return importlib.import_module("slicer.packaging")
     except ImportError:
@@ -219,6 +266,14 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _loadedVersions() -> dict[str, str]:
+    """Versions of the installed packages of which Slicer has loaded something, by name."""
+    modules = {name.partition(".")[0] for name in sys.modules}
+    packages = importlib.metadata.packages_distributions()
+    names = {name for module in modules for name in packages.get(module, ())}
+    return {name: version for name in sorted(names) if (version := _version(name)) is not None}
 
 
 def _installed(requirement: str) -> bool:

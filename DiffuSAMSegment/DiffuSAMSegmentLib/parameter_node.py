@@ -88,10 +88,5 @@ class DiffuSAMSegmentParameterNode:
 
 def resetToDefaults(node: DiffuSAMSegmentParameterNode) -> None:
     """Sets every choice but the input, the output and those of the training back."""
-    node.modality = Modality.AUTOMATIC
-    node.frames = Frames.CURRENT
-    node.device = Device.AUTOMATIC
-    node.quality = Quality.FAST
-    node.prior = "abdomen"
-    node.skippedOrgans = []
-    node.keepPartial = False
+    for name in ("modality", "frames", "device", "quality", "prior", "skippedOrgans", "keepPartial"):
+        node.setValue(name, node.default(name).value)

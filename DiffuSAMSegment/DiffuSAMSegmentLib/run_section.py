@@ -28,6 +28,7 @@ class RunSectionCalls:
     """What the section asks the panel.
 
     :param install: whether the packages are there, asking to install them if they are not
+    :param installing: whether they are being installed at this moment
     :param log: shows a line of the log
     :param card: of the chosen prior, or None
     :param changed: a run began or ended
@@ -35,6 +36,7 @@ class RunSectionCalls:
     """
 
     install: Callable[[], bool]
+    installing: Callable[[], bool]
     log: Callable[[str], None]
     card: Callable[[], PriorCard | None]
     changed: Callable[[], None]
@@ -82,6 +84,8 @@ class RunSection:
             return
         if not self._calls.install():
             return
+        if self._parameters is None or self._whatIsMissing():
+            return  # the panel was left, or the volume went, while packages were installed
         card = self._calls.card()
         if not acceptsLicence(card):
             self.showIdle(_("The licence of the model was not accepted; choose another prior, or train one."))
@@ -124,6 +128,12 @@ class RunSection:
         self._ui.progressBar.visible = False
         self._ui.statusLabel.text = text
         self._lock.open()
+        self.update()
+        self._calls.changed()
+
+    def showInstalling(self) -> None:
+        """Packages are being installed: nothing can be started."""
+        self._ui.statusLabel.text = _("Installing packages; this takes minutes.")
         self.update()
         self._calls.changed()
 
@@ -178,6 +188,8 @@ class RunSection:
 
     def _whatIsMissing(self) -> str:
         card = self._calls.card()
+        if self._calls.installing():
+            return _("Python packages are being installed; wait for the end.")
         if self._logic.training:
             return _("A prior is being trained; stop it, or wait for its end.")
         if not hasVoxels(self._parameters.inputVolume):

@@ -90,8 +90,11 @@ class SegmentationLogic:
         """Ends a run; the scene is as before, or holds what was found so far."""
         if self.running:
             self._run.stop(keepPartial)
+            self._run = None
 
     def takeSegmentationEvent(self, event: dict) -> None:
         """Takes an event of the child process."""
         if self._run is not None:
             self._run.take(event)
+        if not self.running:
+            self._run = None  # it holds its nodes, which the scene may let go of

@@ -47,7 +47,8 @@ class SegmentationOutput:
             )
         if _relativeTransform(volumeNode, segmentationNode) is None:
             return _(
-                "The output segmentation is under another non-linear transform than the volume; make another one."
+                "The output segmentation and the volume are not under the same non-linear transform; "
+                'choose "Create new segmentation".'
             )
         return ""
 

@@ -134,7 +134,8 @@ class SegmentationRun:
         if not exists(self.volumeNode) or not exists(self.segmentationNode):
             message = _("The volume or the output segmentation was deleted while it was in use.")
             self.stop()
-            self.listener.failed(SegmentationError(message, _("Start again with another one.")))
+            hint = _("Choose a volume and an output, and start again.")
+            self.listener.failed(SegmentationError(message, hint))
         elif kind == "progress":
             self.listener.progress(event["stage"], event["done"], event["total"])
         elif kind == "slice":
@@ -177,7 +178,7 @@ class SegmentationRun:
         self._output.update(self._labels, boxes)
 
     def _finish(self, report: dict) -> None:
-        self._timer.stop()
+        self._stopRefreshing()
         report["inputs"][0]["path"] = self.volumeNode.GetName()
         self._output.finish(openLabels(self._live, self._shape), json.dumps(report))
         self.ended = True
@@ -193,11 +194,17 @@ class SegmentationRun:
         if self.ended:
             return
         self.ended = True
-        if self._timer is not None:
-            self._timer.stop()
+        self._stopRefreshing()
         if self._output is not None:
             self._output.discard(keepPartial)
         self._removeFolder()
+
+    def _stopRefreshing(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            # Qt would keep the run alive, and with it its nodes, where Python's garbage collector does not see it. The
+            # timer itself stays: this may happen within its signal.
+            self._timer.disconnect("timeout()", self._refreshOrFail)
 
     def _removeFolder(self) -> None:
         # Windows does not remove a file that is mapped.

@@ -36,12 +36,14 @@ class TrainSectionCalls:
     """What the section asks the panel.
 
     :param install: whether the packages are there, asking to install them if they are not
+    :param installing: whether they are being installed at this moment
     :param log: shows a line of the log
     :param changed: a training began or ended
     :param finished: a prior of this name is in the catalogue now
     """
 
     install: Callable[[], bool]
+    installing: Callable[[], bool]
     log: Callable[[str], None]
     changed: Callable[[], None]
     finished: Callable[[str], None]
@@ -136,6 +138,8 @@ class TrainSection:
         """Begins, after the user agreed to what that costs."""
         if not self._calls.install():
             return
+        if self._parameters is None or self._whatIsMissing():
+            return  # the panel was left, or a case went, while packages were installed
         parameters = self._parameters
         settings = TrainingSettings(
             name=parameters.trainingName.strip(),
@@ -312,6 +316,8 @@ class TrainSection:
         self._ui.trainButton.toolTip = missing or _("Train a prior of this name on the examples.")
 
     def _whatIsMissing(self) -> str:
+        if self._calls.installing():
+            return _("Python packages are being installed; wait for the end.")
         if self._logic.running:
             return _("A volume is being segmented; stop it, or wait for its end.")
         return whyNotTrain(self.cases(), self.organs()) or whyNotName(self._parameters.trainingName.strip())

@@ -119,6 +119,8 @@ class TrainingLogic:
     def takeTrainingEvent(self, event: dict) -> None:
         """Takes an event of the child process."""
         self._trainingRun.take(event)
+        if not self.training:
+            self._trainingRun = None  # it holds its nodes, which the scene may let go of
 
     def requireIdle(self) -> None:
         """Refuses where the child process is busy.

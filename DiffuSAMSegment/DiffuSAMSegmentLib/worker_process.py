@@ -39,7 +39,6 @@ class WorkerProcess:
         self._idleTimer = qt.QTimer()
         self._idleTimer.setSingleShot(True)
         self._idleTimer.setInterval(IDLE_END_MS)
-        self._idleTimer.connect("timeout()", self.end)
 
     @property
     def running(self) -> bool:
@@ -74,15 +73,10 @@ class WorkerProcess:
 
         :param saving: lets it save its work first
         """
-        self._idleTimer.stop()
-        process = self._process
-        if process is None:
+        if self._process is None:
             return
-        self._process, self._ended = None, process
+        process = self._release()
         self._busy = False
-        process.disconnect("readyReadStandardOutput()", self._readEvents)
-        process.disconnect("readyReadStandardError()", self._readLog)
-        process.disconnect("finished(int,QProcess::ExitStatus)", self._onFinished)
         # On Slicer's own Python the process is a launcher, and the worker its child. The worker ends when its input
         # closes, or by the signal if it is busy; the launcher ends after it. To end the launcher alone would leave
         # the worker behind.
@@ -107,10 +101,28 @@ class WorkerProcess:
         process.connect("readyReadStandardError()", self._readLog)
         process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        self._idleTimer.connect("timeout()", self.end)
         self._rest = b""
         self._pid = 0
         self._process = process
         process.start(workerPython(), ["-u", str(worker)])
+
+    def _release(self):
+        """The process tells nothing any more, and nothing of Qt keeps this object alive.
+
+        What is connected to a signal is held by Qt, where Python's garbage collector does not see it.
+
+        :return: the process
+        """
+        process = self._process
+        self._process, self._ended = None, process
+        process.disconnect("readyReadStandardOutput()", self._readEvents)
+        process.disconnect("readyReadStandardError()", self._readLog)
+        process.disconnect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.disconnect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        self._idleTimer.stop()
+        self._idleTimer.disconnect("timeout()", self.end)
+        return process
 
     def _signal(self, number: int) -> None:
         if self._pid:
@@ -159,9 +171,8 @@ class WorkerProcess:
         if self._process is None:
             return
         self._readLog()
-        self._process, self._ended = None, self._process
+        self._release()
         self._pid = 0
-        self._idleTimer.stop()
         if self._busy:
             self._busy = False
             hint = _("Look at the log; with large volumes, close other programs or choose the device CPU.")

@@ -1,4 +1,4 @@
-"""The pytest fixture `host`. A test file asks for it with `pytest_plugins = ["slicer_host.fixtures"]`."""
+"""The pytest fixture `host`; `pytest_plugins = ["slicer_host.fixtures"]` makes it known to tests."""
 
 from __future__ import annotations
 
