@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 for folder in (BENCHMARKS / "peers", BENCHMARKS):
     sys.path.insert(0, str(folder))
 
+import ablations  # noqa: E402
 import common  # noqa: E402
 import diffusam  # noqa: E402
 import ideas  # noqa: E402
@@ -35,7 +37,7 @@ import tables  # noqa: E402
 import units  # noqa: E402
 from prior_rows import PriorRow, measure_row  # noqa: E402
 from protocols import PROTOCOLS, Job  # noqa: E402
-from rows import Summary  # noqa: E402
+from rows import METHODS, Summary  # noqa: E402
 from units import Unit  # noqa: E402
 
 SPLIT_NAME = "fewshot_ct_draw1"
@@ -210,7 +212,7 @@ def write_unit(folder: Path, method: str, draw: int, found: Evaluation) -> None:
         "method": method,
         "draw": draw,
         "settings": {"minutes": 20},
-        "record": {"backbone_cases": ["hippocampus_1", "hippocampus_2"]},
+        "record": {"backbone_cases": ["hippocampus_1", "hippocampus_2"], "iterations": 1000 * draw},
         **found.to_json(),
     }
     common.write_json(path, content)
@@ -234,6 +236,8 @@ def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
     assert "0.800 ± 0.071 (2 of 5 draws)" in main
     assert main.count("not run") == 5
     assert "hippocampus 2" in rows["A"]
+    assert "| 20 | 1000–2000 |" in next(x for x in text.splitlines() if x.startswith("| **DiffuSAM** | 2 |"))
+    assert "| 20 | 1000 |" in next(x for x in text.splitlines() if x.startswith("| 2D UNet | 1 |"))
     # Against the same draw only.
     assert "-5.0 (1 draw)" in text
     assert "(1 missed)" in text
@@ -268,6 +272,51 @@ def test_every_command_of_the_whole_run_names_a_script_and_known_protocols() -> 
             assert named
             assert named == options[: len(named)]
             assert part == "development" or not any(name.startswith("C") for name in named)
+
+
+@pytest.mark.parametrize("part", ["development", "test"])
+def test_the_whole_run_measures_every_row_of_the_main_table(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scripts are run with their options; in the place of measuring a row is noted."""
+    pytest.importorskip("monai")
+    import peer
+
+    measured = set()
+
+    def note(method: str, job: Job) -> None:
+        assert job.part == part
+        measured.add((method, job.protocol.name, job.draw))
+
+    for module in (ablations, diffusam):
+        monkeypatch.setattr(module, "measure_row", lambda row, job, **_: note(row.method, job))
+    monkeypatch.setattr(peer, "measure_peer", lambda method, _, job: note(method, job))
+    for script, *options in run_all.commands(20, part):
+        monkeypatch.setattr(sys, "argv", [script, *options])
+        module = importlib.import_module(Path(script).stem)
+        if script.startswith("peers/"):
+            peer.run_peers(module.PEERS, None)
+        else:
+            module.main()
+    promised = {
+        (method, name, draw)
+        for method, (_, names) in METHODS.items()
+        for name in names
+        for draw in PROTOCOLS[name].draws
+        # C has no test cases.
+        if part == "development" or not name.startswith("C")
+    }
+    assert not promised - measured
+
+
+def test_a_training_in_parts_made_the_steps_of_all_of_them() -> None:
+    records: list[dict[str, Any]] = [
+        {"source": {"iterations": 171}, "adapting": {"iterations": 36}, "cases": ["chaos_1"]},
+        {"iterations": 192},
+        {"support_slices": 5},
+    ]
+    units = tuple({"draw": draw, "record": record} for draw, record in enumerate(records, start=1))
+    assert Summary(units, 5).steps == [207, 192]
 
 
 def test_a_curve_joins_only_what_was_measured_on_the_same_draws() -> None:

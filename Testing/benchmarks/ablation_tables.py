@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ablations import NO_SMOOTH, rows_for
-from markdown_tables import NOT_RUN, number, spread, table
+from markdown_tables import NOT_RUN, number, span, spread, table
 from protocols import PROTOCOLS
 from rows import Summary
 
@@ -38,13 +38,21 @@ def ablation_table(found: Summaries, protocol: str) -> str:
         ["DiffuSAM (2 steps, 1 sample, masks not smoothed, organs not kept to regions)", *_cells(base, None)]
     ]
     rows += [[title, *_cells(found.get((protocol, method)), base)] for title, method in groups(protocol)]
-    heads = ["change", "draws", "mean ± SD", "points against the first row", "NSD 3 mm", "Dice, z-cropped"]
+    heads = [
+        "change",
+        "draws",
+        "mean ± SD",
+        "points against the first row",
+        "NSD 3 mm",
+        "Dice, z-cropped",
+        "steps",
+    ]
     return table(heads, rows)
 
 
 def _cells(row: Summary | None, base: Summary | None) -> Sequence[str]:
     if row is None:
-        return [NOT_RUN, "", "", "", ""]
+        return [NOT_RUN, "", "", "", "", ""]
     points, draws = difference(row, base) if base is not None else (None, 0)
     return [
         str(len(row.units)),
@@ -52,6 +60,7 @@ def _cells(row: Summary | None, base: Summary | None) -> Sequence[str]:
         "" if points is None else f"{points:+.1f} ({draws} draw{'s' * (draws != 1)})",
         number(row.mean("surface_dice")),
         number(row.mean("dice_z_cropped")),
+        span(row.steps),
     ]
 
 

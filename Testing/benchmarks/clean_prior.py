@@ -56,6 +56,7 @@ def main() -> None:
         checkpoint=RUNS / "clean-prior.training",
     )
     with terminated_as_interrupt():
+        training.resume()
         averaged = training.run()
     save_prior(
         arguments.output,

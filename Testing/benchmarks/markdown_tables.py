@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 NOT_RUN = "not run"
 
 
@@ -17,3 +19,8 @@ def number(value: float | None, digits: int = 3) -> str:
 def spread(mean: float | None, deviation: float | None) -> str:
     """A mean and its standard deviation, where there is one."""
     return number(mean) if deviation is None else f"{number(mean)} ± {number(deviation)}"
+
+
+def span(counts: Collection[int]) -> str:
+    """The least and the most."""
+    return "–".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "–"

@@ -17,17 +17,15 @@ from DiffuSAMLib.evaluation import Evaluation, evaluate
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
 from DiffuSAMLib.mr_gamma import mr_gamma
-from DiffuSAMLib.mr_twins import mr_twins
-from DiffuSAMLib.plane_stacks import plane_stacks
 from DiffuSAMLib.planes import planes_to_learn
 from DiffuSAMLib.pretrain import pretrain_backbone
 from DiffuSAMLib.prior import Prior
-from DiffuSAMLib.procedural_stacks import procedural_stacks
 from DiffuSAMLib.recipe import Recipe
 from DiffuSAMLib.segmenter import SegmentOptions
 from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
+from DiffuSAMLib.training_material import modalities_of, training_material
 from DiffuSAMLib.warm_start import begin_with, earlier_prior
 from DiffuSAMLib.weights import LoadedPrior, load_prior, prior_path, save_prior
 
@@ -173,26 +171,20 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
     config = recipe.prior_config(network, organs, **label_traits(stacks, organs), planes=planes)
     prior = Prior(config)
     earlier_cases: tuple[str, ...] = ()
+    modalities = known = modalities_of(stacks)
     if earlier := earlier_prior(start, loaded, config):
         begin_with(prior, earlier)
         earlier_cases = tuple(earlier.header.training.get("cases", ()))
-    stacks += plane_stacks(cases, planes, organs=organs, size=network.image_size)
-    modalities = sorted({stack.modality for stack in stacks})
-    made_up = procedural_stacks(recipe.procedural, organs=organs, size=network.image_size, real=modalities)
-    made_up += mr_twins(
-        [case for case, stack in zip(cases, stacks, strict=False) if stack.modality == "CT"],
-        recipe.twins,
-        organs=organs,
-        size=network.image_size,
-        beside_mr="MR" in modalities,
-    )
+        known = sorted({*modalities, *earlier.modalities})
+    material = training_material(cases, stacks, planes, recipe, organs=organs, size=network.image_size)
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(StackPool(stacks + made_up), recipe.training, context=network.slice_context),
+        SliceSampler(StackPool(material), recipe.training, context=network.slice_context),
         config=recipe.training,
         checkpoint=path.with_suffix(".training"),
     )
+    training.resume()
     averaged = training.run()
     gamma = mr_gamma(
         modalities,
@@ -203,7 +195,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
     save_prior(
         path,
         averaged,
-        config=replace(config, mr_gamma=gamma, modalities=tuple(modalities)),
+        config=replace(config, mr_gamma=gamma, modalities=tuple(known)),
         backbone=loaded,
         title=", ".join(organs),
         modalities=modalities,

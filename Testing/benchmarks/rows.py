@@ -12,18 +12,20 @@ from typing import Any
 from common import RESULTS
 from protocols import PROTOCOLS
 
+# Slices of three planes are not chained, so that D without 3D would be the same.
+CHAINED = tuple(name for name in PROTOCOLS if name != "D")
 # The methods of the main table and the protocols in which each makes sense; the rest is in the ablations.
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
-    "no_3d": ("DiffuSAM, no 3D", tuple(PROTOCOLS)),
+    "no_3d": ("DiffuSAM, no 3D", CHAINED),
     "slices_alone_smooth": (
         "DiffuSAM, every slice alone: no neighbours in the channels, no 3D, no clean-up",
         ("A", "B", "B-reverse"),
     ),
     "no_regions": ("DiffuSAM, organs not kept to regions", ("B", "B-reverse")),
     "no_smooth": ("DiffuSAM, masks not smoothed, organs not kept to regions", tuple(PROTOCOLS)),
-    "no_smooth_no_3d": ("that and no 3D", tuple(PROTOCOLS)),
+    "no_smooth_no_3d": ("that and no 3D", CHAINED),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
@@ -42,8 +44,6 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dpl": ("denoised pseudo-labels (DPL style)", ("B", "B-reverse")),
     "dfg": ("feature guidance (DFG style)", ("B", "B-reverse")),
 }
-
-FIGURES = ("dice", "surface_dice", "dice_z_cropped")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ class Summary:
                 found.add(minutes)
         return found
 
+    @property
+    def steps(self) -> list[int]:
+        """Steps that the trainings made, of each draw; none of a draw whose method is not trained."""
+        return [steps for unit in self.units if (steps := _steps(unit["record"])) is not None]
+
 
 def summaries(part: str, folder: Path | None = None) -> dict[tuple[str, str], Summary]:
     """What was measured, by protocol and method.
@@ -130,6 +135,13 @@ def summaries(part: str, folder: Path | None = None) -> dict[tuple[str, str], Su
         )
         for (protocol, method), units in found.items()
     }
+
+
+def _steps(record: Mapping[str, Any]) -> int | None:
+    """Of a training, or of all parts of one that was made in parts: each part has a record of its own."""
+    parts = [record, *(value for value in record.values() if isinstance(value, Mapping))]
+    made = [part["iterations"] for part in parts if part.get("iterations") is not None]
+    return sum(made) if made else None
 
 
 def _scores(units: Iterable[Mapping[str, Any]], organ: str | None) -> Iterator[Mapping[str, Any]]:

@@ -20,6 +20,8 @@ FEW_SHOT = ("A", "B", "B-reverse")
 ADAPTING = ("B", "B-reverse")
 TRAINING_FREE = ("fate_sam", "sam2_points")
 TRAINED = ("unet", "frozen_decoder", "unetr")
+# Rows without something of the method that the main table has; a protocol skips those that it has not.
+WITHOUT = ("no_smooth", "no_smooth_no_3d", "no_regions", "slices_alone_smooth")
 
 
 def commands(minutes: float, part: str) -> Iterator[list[str]]:
@@ -31,6 +33,7 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
     for draw in (1, 2, 3, 4, 5):
         which = ["--draws", str(draw), *common]
         yield ["diffusam.py", *FEW_SHOT, "--no-3d", *which]
+        yield ["ablations.py", *FEW_SHOT, "--only", *WITHOUT, *which]
         for peer in TRAINING_FREE:
             yield [f"peers/{peer}.py", *FEW_SHOT, *which]
         yield ["peers/unet.py", *FEW_SHOT, "--only", "unet", *which]
@@ -39,17 +42,21 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
         for peer in ("dpl", "dfg"):
             yield [f"peers/{peer}.py", *ADAPTING, *which]
         yield ["diffusam.py", *FEW_SHOT, "--regression", "--adapt-minutes", f"{minutes:g}", *which]
+        yield ["ablations.py", *FEW_SHOT, "--only", "anew", *which]
         yield ["peers/unetr.py", *FEW_SHOT, *which]
         if draw in PROTOCOLS["D"].draws:
-            yield ["diffusam.py", "D", "--no-3d", "--regression", *which]
+            yield ["diffusam.py", "D", "--regression", *which]
+            yield ["ablations.py", "D", "--only", "no_smooth", "axial_only", *which]
             for peer in (*TRAINING_FREE, *TRAINED):
                 only = ["--only", "unet"] if peer == "unet" else []
                 yield [f"peers/{peer}.py", "D", *only, *which]
     if part == "development":
         yield ["ablations.py", "A", "B", "--inference-only", "--draws", "1", "2", "3", *common]
-        yield ["ablations.py", "A", "B", "--only", "slices_alone_smooth", *common]
+        # With the priors of the row "slices_alone_smooth".
+        yield ["ablations.py", "A", "B", "--only", "slices_alone", *common]
         yield ["ablations.py", "C-CT", "C-MR", *common]
-        yield ["ablations.py", "A", "--draws", "1", "2", "3", *common]
+        yield ["ablations.py", "A", "B", "--draws", "1", "2", "3", *common]
+        yield ["ablations.py", "D", "--only", "axial", "true_latents", *common]
         yield ["peers/unet.py", "C-CT", "C-MR", "--only", "unet", *common]
 
 

@@ -20,7 +20,8 @@ import torch
 from common import DATA, ORGANS, ROOT, write_result
 
 from DiffuSAMLib.backbones import Backbone
-from DiffuSAMLib.datasets import case_name, load_stack, read_dataset
+from DiffuSAMLib.case_pairs import case_name
+from DiffuSAMLib.datasets import load_stack, read_dataset
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.run_report import peak_memory_mb

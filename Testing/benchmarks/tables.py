@@ -1,4 +1,4 @@
-"""Writes `results/TABLES.md` and the plots beside it from the result files; no figure in them is typed by hand."""
+"""Writes `results/TABLES.md` and the plots beside it: all tables from the result files, the words from `caveats.md`."""
 
 from __future__ import annotations
 
@@ -9,96 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from ablation_tables import ablation_sections, groups
-from common import ORGANS, RESULTS
+from common import BENCHMARKS, ORGANS, RESULTS
 from ideas import decoders_table, ideas_table, segmenting_table
-from markdown_tables import NOT_RUN, number, spread, table
+from markdown_tables import NOT_RUN, number, span, spread, table
 from protocols import PROTOCOLS
 from rows import METHODS, Summary, summaries
 
 from DiffuSAMLib.files import atomic_path
 
 Summaries = Mapping[tuple[str, str], Summary]
-
-CAVEATS = """\
-What to know before these figures are compared with others:
-
-- *Resolution*: the shared BTCV and CHAOS volumes have about 256 x 256 pixels in plane, half of the scanners' or less.
-  DiffuSAM and all peers see slices of 256 pixels with both neighbours as channels.
-- *Backbone*: DiffuSAM-compact, 4 million parameters, pretrained by this project, not Meta's SAM2. In A, B and
-  B-reverse it has seen neither BTCV nor CHAOS (procedural abdomens, 40 hippocampus MR, two small automatically
-  labelled CT); in C and D it is the bundled one. Every result's JSON names the cases that its weights have seen, and
-  scoring one of them is refused.
-- *Start*: trainings of DiffuSAM's prior begin with an earlier prior: in A, B and B-reverse one that has seen
-  procedural abdomens alone (weights/clean-prior.md), in D the bundled one of the abdomen, as `diffusam train` does.
-  In A and B, of 100 slices that it then learns from 60 are of the three CT, 25 of 30 MR-like twins of these, and 15
-  of 48 procedural MR; in B-reverse 33 are of procedural CT. The peers begin with random weights and learn from the
-  cases alone.
-- *MR that is made up*: how bright tissues are in procedural MR was set by looking at 11 CHAOS MR, medians of their
-  organs included, and twins are as bright. How bright fat is near the coils, and that livers show vessels, was set by
-  looking at these 11 and at the three that are scored, whose fat was taken for liver and spleen. On the labels of the
-  11 the exponent was chosen with which MR is shown to priors that know it from procedural abdomens alone, and found
-  to be 1 with twins. They are cases of the bundled prior's training, none of which is scored. No weight of A, B or
-  B-reverse has seen them, but B is not ignorant of its target as a method of pure domain generalisation would be.
-- *Protocol*: 3D Dice over whole volumes, mean over organs, cases and draws, ± standard deviation over draws (over
-  cases where there is one draw). Papers mostly crop volumes in z to the organs' true extent; that figure is beside
-  it. Files of BTCV end 45 mm beyond the organs.
-- *Development cases* were used to choose between variants; the test part was not, and was run once, at the end; then
-  once more for an idea in B, which it sent out, and once each for the smoothing and, in B, for the regions, which
-  changed nothing more. Of MR it consists of the 11 that the brightness of made-up MR was set by, see above.
-- *Peers* were trained on the same volumes with DiffuSAM's own augmentation unless the row says otherwise, for the
-  minutes that stand beside them: 20 the decoder on frozen features, as the first row of A and B; 15 the others, as
-  DiffuSAM begun with random weights. All go through the same refinement and clean-up, but for two things: of several
-  pieces of an organ DiffuSAM keeps the one that lies where it belongs among the others, peers the largest; and peers'
-  masks are not smoothed nor their organs kept to regions, so that their rows stand against the row that says so, but
-  for the strongest, whose masks were smoothed as well. So do the ablations: each is a change of that row, and so does
-  the regression. Peers are re-implementations in the manner of their papers, on this backbone, not the authors' code.
-  DPL and DFG adapt to the images of the target cases that are not scored, for a quarter of the time on top; so does
-  the adapted backbone for minutes of its own. Points from the truth tell a method in which slices an organ is; the
-  compact backbone, pretrained without points, gets them as memories of small discs.
-- *Outlines*: DiffuSAM's prior now draws outlines first, with the like of the strongest peer, the decoder on frozen
-  features, and diffuses how memories differ from theirs. Before, it generated memories from the features alone. Among
-  the ideas a row shows what the diffusion adds to the outlines' own memories: as good as nothing.
-- *Steps*: where noise was put on the true latents in training, 50 steps drew a sample of the memories that the
-  outlines allow, and 1 or 2 steps came near their mean, which is the better memory (a row among the ideas). Where it
-  is put on the prior's own guesses, further steps keep to the first one.
-- *Smoothing*: masks spread along the image's edges, in the plane and across slices (the fast global smoother). How
-  far, and what counts as an edge, was chosen on the development cases of A (draws 1 and 3), B (1, 2 and 4) and C. A
-  third of the one with one and a half of the other came within 0.3 points; weaker brought less, stronger lost in C.
-- *Regions*: in a modality that the prior has not learnt from (B, B-reverse), organs are kept to within 30 mm of where
-  the training cases have them, seen from the others and in a patient of that size. The 30 mm, and that regions grow
-  with the patient, were chosen on the development cases of A and B. The regions were added to the headers of priors
-  that were there, by the function that a training calls.
-- *3D*: "no 3D" leaves equation 3 out, the chain of memories, as the paper's ablation does, keeps organs to no
-  regions, and smooths every slice by itself; the slice's neighbours stay in its outer channels, and the clean-up
-  still sees the volume. The paper's slices have neither. The row "every slice alone" has none of it and is smoothed
-  within slices; its priors were trained on slices without neighbours, 1372 to 1915 steps, on a backbone pretrained
-  with them. The ablations of A and B tell what each part of it is worth, masks not smoothed, organs not kept to
-  regions.
-- *Three planes*: where they are joined (D), slices are neither chained nor smoothed, so that no 3D would be the same.
-  The rows of D made 1782 to 2038 steps in their 20 minutes.
-- *Minutes* are few: 15 of one core are about a thousand steps of DiffuSAM, whose slices are encoded once by a frozen
-  network, and 192 of a UNet, which then finds the liver alone. With hours on a GPU the peers would stand elsewhere.
-  The computers were not all equally fast; the number of steps is in each JSON. That of the first row of A and B made
-  1427 to 1770 steps in 20 minutes, for other work shared the cores, that of the smoothed decoder 875 and 882, of the
-  one not smoothed 1889 to 1995 on these draws. Trainings of the ablations on draw 1 made 974 to 1603, where
-  DiffuSAM's own made 1456: five, ten and one volumes and lambda_seg 0 had fewer (985, 1006, 1257, 974), the
-  regression more (1603).
-- *nnU-Net was cut*: its smallest recipe trains 250 000 steps of 3D patches, 9 hours on an A100 by its own
-  documentation (resenc_presets.md), which is weeks on two CPU cores; cut to the other methods' minutes it would have
-  shown a few hundred steps and been no fair peer.
-"""
+CAVEATS = BENCHMARKS / "caveats.md"
 
 
-def main_table(found: Summaries) -> str:
-    rows = [["*target*", *(f"{p.measure:.2f}" if p.measure else "–" for p in PROTOCOLS.values())]]
+def main_table(found: Summaries, *, all_rows: bool) -> str:
+    """A line for each method, a column for each protocol.
+
+    Args:
+        found: What was measured.
+        all_rows: Also methods and protocols of which nothing was.
+    """
+    asked = [p for p in PROTOCOLS.values() if all_rows or any(name == p.name for name, _ in found)]
+    rows = [["*target*", *(f"{p.measure:.2f}" if p.measure else "–" for p in asked)]]
     for method, (title, protocols) in METHODS.items():
+        if not all_rows and not any((p.name, method) in found for p in asked):
+            continue
         cells = [
-            "" if name not in protocols else cell(found.get((name, method)), len(protocol.draws))
-            for name, protocol in PROTOCOLS.items()
+            "" if p.name not in protocols else cell(found.get((p.name, method)), len(p.draws)) for p in asked
         ]
         rows.append([title, *cells])
-    heads = ["mean 3D Dice, whole volumes", *(f"{p.name}: {p.title}" for p in PROTOCOLS.values())]
-    return table(heads, rows)
+    return table(["mean 3D Dice, whole volumes", *(f"{p.name}: {p.title}" for p in asked)], rows)
 
 
 def cell(summary: Summary | None, draws: int) -> str:
@@ -108,14 +47,26 @@ def cell(summary: Summary | None, draws: int) -> str:
     return spread(summary.mean(), summary.deviation()) + note
 
 
-def protocol_table(found: Summaries, protocol: str) -> str:
+def protocol_table(found: Summaries, protocol: str, *, all_rows: bool) -> str:
+    """A line for each method on one protocol; `all_rows` as in `main_table`."""
     organs = PROTOCOLS[protocol].organs
-    heads = ["method", "draws", *organs, "mean ± SD", "NSD 3 mm", "HD95 mm", "Dice, z-cropped", "minutes"]
+    heads = [
+        "method",
+        "draws",
+        *organs,
+        "mean ± SD",
+        "NSD 3 mm",
+        "HD95 mm",
+        "Dice, z-cropped",
+        "minutes",
+        "steps",
+    ]
     rows = []
     for method, title in (*methods_of(protocol), *variants(found, protocol)):
         summary = found.get((protocol, method))
         if summary is None:
-            rows.append([title, NOT_RUN, *[""] * (len(heads) - 2)])
+            if all_rows:
+                rows.append([title, NOT_RUN, *[""] * (len(heads) - 2)])
             continue
         distance, missed = summary.hd95()
         rows.append(
@@ -128,6 +79,7 @@ def protocol_table(found: Summaries, protocol: str) -> str:
                 number(distance, 1) + (f" ({missed} missed)" if missed else ""),
                 number(summary.mean("dice_z_cropped")),
                 ", ".join(f"{minutes:g}" for minutes in sorted(summary.minutes)) or "–",
+                span(summary.steps),
             ]
         )
     return table(heads, rows)
@@ -180,17 +132,22 @@ def protocol_sections(part: str, folder: Path) -> list[str]:
     found = summaries(part, folder)
     if not found and part == "test":
         return ["## Test cases\n\nNot run.\n"]
-    sections = [f"## Main table, {part} cases\n\n{main_table(found)}"]
-    if part == "development":
-        sections += [CAVEATS, f"## Pretraining data\n\n{seen_by_backbone(found)}"]
+    # Test cases are for what is decided, not for every row.
+    whole = part == "development"
+    sections = [f"## Main table, {part} cases\n\n{main_table(found, all_rows=whole)}"]
+    if whole:
+        caveats = CAVEATS.read_text(encoding="utf-8")
+        sections += [caveats, f"## Pretraining data\n\n{seen_by_backbone(found)}"]
     for name, protocol in PROTOCOLS.items():
+        if not whole and not any(known == name for known, _ in found):
+            continue
         heading = f"## Protocol {name}: {protocol.title}, {part} cases"
-        text = f"{heading}\n\n{protocol_table(found, name)}"
+        text = f"{heading}\n\n{protocol_table(found, name, all_rows=whole)}"
         own = found.get((name, "diffusam"))
         if own is not None:
             text += f"\nDiffuSAM, case by case (Dice):\n\n{case_table(own)}"
         sections.append(text)
-    if part == "development":
+    if whole:
         sections += ablation_sections(found)
     return sections
 
