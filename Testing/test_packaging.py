@@ -19,6 +19,11 @@ from DiffuSAMLib import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# With the pages that it sends its readers to.
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "Docs").glob("*.md")))
+}
 # All string constants of the library, the constant parts of f-strings among them.
 TEXTS = [
     node.value
@@ -26,7 +31,14 @@ TEXTS = [
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     if isinstance(node, ast.Constant) and isinstance(node.value, str)
 ]
-COMMANDS = re.findall(r"^    diffusam (.+)$", README, re.MULTILINE)
+# A backslash goes on in the next line.
+COMMANDS = sorted(
+    {
+        command
+        for page in PAGES.values()
+        for command in re.findall(r"^    diffusam (.+)$", page.replace("\\\n", " "), re.MULTILINE)
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +116,7 @@ def test_the_sam2_to_install_is_the_one_that_an_error_names() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_line_accepts_what_the_readme_shows(command: str) -> None:
+def test_the_command_line_accepts_what_the_pages_show(command: str) -> None:
     cli._parser().parse_args(shlex.split(command))
 
 
@@ -125,19 +137,8 @@ def test_the_python_of_the_readme_uses_names_that_exist() -> None:
             assert hasattr(module, name.name), f"{node.module} has no {name.name}"
 
 
-def test_the_links_of_the_readme_lead_somewhere() -> None:
-    headings = {
-        re.sub(r"\W+", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
-
-
-def test_the_messages_of_the_readme_are_those_of_the_program() -> None:
-    table = README.partition("Running (")[2].partition("\n## ")[0]
+def test_the_messages_to_look_up_are_those_of_the_program() -> None:
+    table = PAGES[ROOT / "Docs" / "troubleshooting.md"].partition("## Running")[2].partition("\n## ")[0]
     messages = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert messages
     for message in messages:
