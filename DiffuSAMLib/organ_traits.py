@@ -76,15 +76,8 @@ class OrganTraits:
             order: From it to the canonical stack.
         """
         solid = self._values(self.config.solid)
-        if volume.modality == "CT":
-            remove_fat(labels, volume.array, solid)
-        else:
-            remove_bright_fat(
-                order.view(labels),
-                order.apply(volume.array),
-                solid,
-                spacing=order.geometry.spacing[::-1],
-            )
+        remove = remove_fat if volume.modality == "CT" else remove_bright_fat
+        remove(order.view(labels), order.apply(volume.array), solid, spacing=order.geometry.spacing[::-1])
 
     def _values(self, among: Sequence[str]) -> list[int]:
         """The labels of those whose names are `among` these."""

@@ -5,6 +5,8 @@ import pytest
 
 from DiffuSAMLib.hounsfield import FAT_HU, is_solid, least_hu, remove_fat
 
+SPACING = (5.0, 1.0, 1.0)
+
 
 def a_kidney(hu: float = 150.0) -> tuple[np.ndarray, np.ndarray]:
     """An organ with fat in its middle that its label covers, in fat: labels and HU `(z, y, x)`."""
@@ -19,17 +21,30 @@ def a_kidney(hu: float = 150.0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("hu", [25.0, 60.0, 150.0, 260.0])
 def test_fat_is_taken_out_of_an_organ_in_any_phase(hu: float) -> None:
     labels, image = a_kidney(hu)
-    remove_fat(labels, image, [1])
+    remove_fat(labels, image, [1], spacing=SPACING)
     assert ((labels == 1) == (image == hu)).all()
+
+
+@pytest.mark.parametrize("enclosed", [True, False])
+def test_a_cyst_stays_and_what_is_smoothed_with_fat_goes(enclosed: bool) -> None:
+    labels, image = a_kidney(200.0)
+    cyst, rim = np.zeros((2, *image.shape), bool)
+    columns = slice(7, 11) if enclosed else slice(5, 9)
+    cyst[:, 7:11, columns] = True
+    rim[:, 11, 12:20] = True
+    image[cyst], image[rim] = 8.0, 30.0
+    remove_fat(labels, image, [1], spacing=(5.0, 3.0, 3.0))
+    assert (labels[cyst] == 1).mean() > 0.6
+    assert not labels[rim].any()
 
 
 def test_other_labels_keep_theirs() -> None:
     labels, image = a_kidney()
     labels[:, :, 15:] *= 3
     before = labels.copy()
-    remove_fat(labels, image, [2, 7])
+    remove_fat(labels, image, [2, 7], spacing=SPACING)
     assert np.array_equal(labels, before)
-    remove_fat(labels, image, [3])
+    remove_fat(labels, image, [3], spacing=SPACING)
     assert (labels == 3).sum() < (before == 3).sum()
     assert np.array_equal(labels == 1, before == 1)
 

@@ -284,12 +284,11 @@ def segment_slices(
         guide = F.interpolate(slices[:, None], size=SMOOTHED_SIDE, mode="bilinear", antialias=True)
         logits = smooth_masks(logits, guide[:, 0].clamp(0, 1).numpy(), across=True)
     labels, _ = to_volume(volume, [PlaneLogits(order, grid, logits)], refine=True)
-    values = range(1, organs + 1)
+    values, view, spacing = range(1, organs + 1), order.view(labels), order.geometry.spacing[::-1]
     if volume.modality == "CT":
         # The organs that CT cases label here are all solid, as trainings of DiffuSAM find too.
-        remove_fat(labels, volume.array, values)
-    view = order.view(labels)
-    view[:] = clean_labels(view, values, spacing=order.geometry.spacing[::-1])
+        remove_fat(view, order.apply(volume.array), values, spacing=spacing)
+    view[:] = clean_labels(view, values, spacing=spacing)
     return labels
 
 
