@@ -54,10 +54,10 @@ class Evaluation:
         return float(np.mean(values)) if values else float("nan")
 
     def deviation(self, figure: str = "dice", *, organ: str | None = None) -> float:
-        """Standard deviation over cases of the case's mean."""
+        """Standard deviation over two or more cases of the case's mean, as of a sample."""
         means = [Evaluation([case]).mean(figure, organ=organ) for case in self.cases]
         known = [mean for mean in means if not np.isnan(mean)]
-        return float(np.std(known)) if known else float("nan")
+        return float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
 
     @property
     def organs(self) -> list[str]:

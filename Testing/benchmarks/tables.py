@@ -174,7 +174,7 @@ def prior_scores(result: dict[str, Any]) -> str:
                     data,
                     PRIOR_VARIANTS[variant],
                     *(number(summary[organ]["dice"]) for organ in ORGANS),
-                    f"{number(summary['mean']['dice'])} ± {number(scores['dice_deviation'])}",
+                    spread(summary["mean"]["dice"], Summary((scores,), 1).deviation()),
                     number(summary["mean"]["surface_dice"]),
                     number(summary["mean"]["hd95_mm"], 1),
                     number(summary["mean"]["dice_z_cropped"]),

@@ -21,6 +21,7 @@ from target_adaptation import (
     ADAPTING,
     ADAPTING_PART,
     SOURCE,
+    WARMUP,
     images_of,
     probabilities,
     pseudo_labelled,
@@ -123,6 +124,7 @@ SETTINGS = {
     "source": asdict(SOURCE),
     "adapting": asdict(ADAPTING),
     "adapting_part": ADAPTING_PART,
+    "adapting_warmup": WARMUP,
     "sure": SURE,
     "temperature": TEMPERATURE,
 }

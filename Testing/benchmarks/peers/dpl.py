@@ -20,6 +20,7 @@ from target_adaptation import (
     ADAPTING,
     ADAPTING_PART,
     SOURCE,
+    WARMUP,
     images_of,
     pseudo_labelled,
     target_stacks,
@@ -90,6 +91,7 @@ SETTINGS = {
     "source": asdict(SOURCE),
     "adapting": asdict(ADAPTING),
     "adapting_part": ADAPTING_PART,
+    "adapting_warmup": WARMUP,
     "passes": PASSES,
     "uncertainty": UNCERTAINTY,
 }

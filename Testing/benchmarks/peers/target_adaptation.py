@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import benchmark_path  # noqa: F401
@@ -23,6 +24,8 @@ from DiffuSAMLib.volumes import read_volume
 SOURCE = SliceRecipe(augmentation="slaug")
 ADAPTING_PART = 0.25
 ADAPTING = SliceRecipe(learning_rate=3e-4)
+# Iterations. Adapting is some dozens of them: with as many as a training's, the rate would never rise.
+WARMUP = 4
 
 
 def target_stacks(job: Job) -> list[LabelledStack]:
@@ -63,7 +66,7 @@ def train_on_pseudo_labels(
     extra_loss: ExtraLoss | None = None,
 ) -> dict[str, object]:
     """Trains the network further, for `part` of the time for adapting. Returns a record."""
-    config = ADAPTING.config(job.minutes * ADAPTING_PART * part, job.draw)
+    config = replace(ADAPTING.config(job.minutes * ADAPTING_PART * part, job.draw), warmup=WARMUP)
     checkpoint = checkpoint_path(job, name)
     return SliceTraining(network, stacks, config, checkpoint, ignored=True, extra_loss=extra_loss).run()
 
