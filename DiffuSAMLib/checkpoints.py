@@ -39,10 +39,10 @@ def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:
         state = torch.load(path, weights_only=True, map_location=device)
     except Exception as error:  # torch raises a different class for every kind of damage
         raise InputError(
-            f"{path} holds no run that can be resumed.", hint="Delete it to start again."
+            f"{path} holds no run that can be resumed.", hint="Begin anew with --restart."
         ) from error
     if not isinstance(state, dict):
-        raise InputError(f"{path} holds no run that can be resumed.", hint="Delete it to start again.")
+        raise InputError(f"{path} holds no run that can be resumed.", hint="Begin anew with --restart.")
     return state
 
 
@@ -50,5 +50,5 @@ def other_run_error(path: Path) -> InputError:
     """A checkpoint whose contents do not fit the run that would resume from it."""
     return InputError(
         f"{path} holds an unfinished run with other organs or another network.",
-        hint="Resume with the options it was started with, or delete it to start again.",
+        hint="Resume with the options it was started with, or begin anew with --restart.",
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .checkpoints import other_run_error, read_checkpoint
-from .errors import InputError
+from .errors import InputError, WeightsError
 from .prior_files import PriorHeader, read_header
 from .recipe import Recipe
 from .training import Ending
@@ -117,6 +117,26 @@ def finished_prior(output: Path) -> PriorHeader | None:
         WeightsError: There is a file of that name, but it is no prior, or damaged.
     """
     return read_header(output) if output.is_file() and not checkpoint_path(output).exists() else None
+
+
+def require_free_name(output: Path) -> None:
+    """Refuses a name whose file a new prior would overwrite.
+
+    Args:
+        output: As in `train_prior`, without an unfinished run.
+
+    Raises:
+        InputError: There is a finished prior, or a file that is none.
+    """
+    hint = "Give another name with -o, or --restart to replace it."
+    try:
+        finished = finished_prior(output)
+    except WeightsError as error:
+        raise InputError(
+            f"{output} is no prior that can be read, and would be overwritten.", hint=hint
+        ) from error
+    if finished is not None:
+        raise InputError(f"{output} is a finished prior.", hint=hint)
 
 
 def _scores(look: Validated, record: RunRecord) -> dict[str, Any]:

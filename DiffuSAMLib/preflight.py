@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -142,10 +143,13 @@ def unified(cases: Sequence[LabelledFiles]) -> list[LabelledFiles]:
 def organs_of(cases: Sequence[LabelledFiles], organs: Sequence[str] | None) -> tuple[str, ...]:
     """What is to be learnt: the organs asked for, or all that have a name.
 
+    Those asked for keep their order; all have that of their label values, so that a prior gives them the numbers
+    that they have in the cases, or, where the cases disagree on it, that of their first naming.
+
     Raises:
         InputError: An organ has no label in any case, or there is none, or there are more than a prior can have.
     """
-    named = list(dict.fromkeys(name for case in cases for name in case.label_names.values()))
+    named = _in_order(cases)
     known = {organ_key(name): name for name in named}
     chosen = tuple(dict.fromkeys(known.get(organ_key(organ), organ) for organ in organs or named))
     missing = [organ for organ in chosen if organ not in named]
@@ -161,6 +165,23 @@ def organs_of(cases: Sequence[LabelledFiles], organs: Sequence[str] | None) -> t
             hint="Choose those to learn with --organs.",
         )
     return chosen
+
+
+def _in_order(cases: Sequence[LabelledFiles]) -> list[str]:
+    """The names of all organs, each once, as `organs_of` orders them."""
+    # By name the lowest of its values, which comes last here.
+    tables = [
+        {name: value for value, name in sorted(case.label_names.items(), reverse=True)} for case in cases
+    ]
+    named = list(dict.fromkeys(name for case in cases for name in case.label_names.values()))
+    # A case without some of the organs may give lower values to the others.
+    ordered = sorted(named, key=lambda name: max(table[name] for table in tables if name in table))
+    agreed = all(
+        table[name] < table[following]
+        for table in tables
+        for name, following in pairwise([name for name in ordered if name in table])
+    )
+    return ordered if agreed else named
 
 
 def check_cases(

@@ -17,7 +17,7 @@ from .datasets import LabelledFiles, LabelledStack, to_stack
 from .devices import choose_device, memory_errors
 from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
-from .finished_training import finished_prior, write_prior
+from .finished_training import finished_prior, require_free_name, write_prior
 from .geometry import Geometry
 from .held_out import HeldOut, choose_held_out
 from .label_traits import label_traits
@@ -65,6 +65,7 @@ def train_prior(
     device: str = "auto",
     resume: bool = False,
     restart: bool = False,
+    replace: bool = False,
     progress: Progress | None = None,
     listener: TrainingListener | None = None,
     on_finding: Callable[[Finding], None] | None = None,
@@ -79,14 +80,16 @@ def train_prior(
     Args:
         cases: From `find_cases` or `read_dataset`.
         output: Prior file, ends in `.safetensors`.
-        organs: Names to learn, in the order of their label numbers; None learns all that are labelled.
+        organs: Names to learn, in the order of their label numbers; None learns all that are labelled, as
+            `organs_of` orders them or as the run that is resumed did.
         recipe: Every setting; None takes the one tuned for the bundled backbone.
         title: Name for people; None is that of the run that is resumed, or the organs.
         licence: Licence of the weights; None is that of the run that is resumed, or that of the training data.
         device: As in `choose_device`.
         resume: Go on with an interrupted run, if there is one; where there is a finished prior instead, return its
             header and change nothing.
-        restart: Drop an interrupted run, if there is one.
+        restart: Drop an interrupted run, if there is one; as `replace` where there is a finished prior.
+        replace: A finished prior of that name is replaced once the new one is complete.
         progress: Called as training advances.
         listener: Told of losses and validations.
         on_finding: Told what the check of the cases finds.
@@ -94,8 +97,9 @@ def train_prior(
 
     Raises:
         UnfinishedRunError: There is one, and neither `resume` nor `restart`.
-        InputError: There are no cases or organs, an option is out of range, an image or label map cannot be used, or
-            another process trains the same prior.
+        InputError: There are no cases or organs, an option is out of range, an image or label map cannot be used,
+            another process trains the same prior, or there is a file of that name, and none of `resume`, `restart`
+            and `replace`.
         WeightsError: The backbone, or the prior to start from, cannot be used.
         OutputError: The prior cannot be written.
         OutOfMemoryError: The recipe needs more memory than there is.
@@ -103,7 +107,11 @@ def train_prior(
     recipe = recipe or Recipe()
     processes = Processes.launched(device)
     with training_lock(output) if processes.main else nullcontext():
-        _require_possible(recipe, output, processes, goes_on=resume or restart)
+        _require_possible(recipe, output, processes)
+        if not (resume or restart):
+            _require_no_run(output)
+            if not replace:
+                require_free_name(output)
         if resume and (finished := finished_prior(output)):
             return finished
         return _train(
@@ -140,8 +148,15 @@ def _train(
     stop: Callable[[], bool] | None,
 ) -> PriorHeader:
     """What `train_prior` does once nobody else may train that prior; goes on with a run that was not dropped."""
+    checkpoint = checkpoint_path(output)
+    begun = None
+    if checkpoint.exists() and not restart:
+        begun = RunRecord.of(read_checkpoint(checkpoint, device=torch.device("cpu")), checkpoint)
     cases = unified(cases)
     chosen = organs_of(cases, organs)
+    if begun is not None and organs is None and sorted(begun.organs) == sorted(chosen):
+        # Its weights belong to the organs in this order.
+        chosen = tuple(begun.organs)
     if recipe.procedural and not {organ_key(organ) for organ in chosen} & set(ORGAN_NAMES.values()):
         raise InputError(
             f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.",
@@ -157,12 +172,10 @@ def _train(
     torch.manual_seed(recipe.training.seed)
     traits = label_traits(stacks, chosen)
     prior = Prior(recipe.prior_config(loaded.backbone, chosen, **traits, planes=planes)).to(network.device)
-    checkpoint = checkpoint_path(output)
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
     processes.wait()
-    resumes = checkpoint.exists()
-    earlier = None if resumes else earlier_prior(recipe.start, loaded, prior.config)
+    earlier = None if begun is not None else earlier_prior(recipe.start, loaded, prior.config)
     modalities = modalities_of(stacks)
     if recipe.twins and "CT" not in modalities:
         raise InputError(
@@ -193,8 +206,7 @@ def _train(
         ),
         image_digests=digests,
     )
-    if resumes:
-        begun = RunRecord.of(read_checkpoint(checkpoint, device=network.device), checkpoint)
+    if begun is not None:
         record = record.going_on_from(begun, checkpoint, title=title, licence=licence)
     elif earlier:
         begin_with(prior, earlier)
@@ -241,18 +253,17 @@ def _train(
     return header
 
 
-def _require_possible(recipe: Recipe, output: Path, processes: Processes, *, goes_on: bool) -> None:
+def _require_possible(recipe: Recipe, output: Path, processes: Processes) -> None:
     """Refuses what can be refused before anything is read.
 
     Args:
         recipe: Every setting.
         output: Prior file.
         processes: Those that share a batch.
-        goes_on: Whether it was said what to do with an unfinished run.
 
     Raises:
-        UnfinishedRunError: There is one, and nothing was said.
         InputError: An option is out of range.
+        OutputError: No file can have that name.
     """
     recipe.check()
     if recipe.training.batch < processes.count:
@@ -263,11 +274,19 @@ def _require_possible(recipe: Recipe, output: Path, processes: Processes, *, goe
     if output.suffix != ".safetensors":
         raise InputError(f"A prior's file ends in .safetensors, not {output.name}.")
     require_file_name(output)
+
+
+def _require_no_run(output: Path) -> None:
+    """Refuses where nothing was said about an unfinished run.
+
+    Raises:
+        UnfinishedRunError: There is one.
+    """
     checkpoint = checkpoint_path(output)
-    if checkpoint.exists() and not goes_on:
+    if checkpoint.exists():
         raise UnfinishedRunError(
             f"{checkpoint} holds an unfinished run.",
-            hint="Go on with --resume, write its prior with --finish, or delete it to start again.",
+            hint="Go on with --resume, write its prior with --finish, or begin anew with --restart.",
         )
 
 

@@ -67,7 +67,9 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run; a finished one is left"
     )
-    what.add_argument("--restart", action="store_true", help="drop an interrupted run and begin anew")
+    what.add_argument(
+        "--restart", action="store_true", help="drop an interrupted run, or replace a finished prior"
+    )
     what.add_argument(
         "--finish", action="store_true", help="write the prior of an interrupted run as far as it got"
     )

@@ -70,6 +70,7 @@ def run_training_job(job: Mapping[str, Any], progress: JsonProgress, stop: StopR
         device=fields.get("device", "auto"),
         resume=unfinished == "resume",
         restart=unfinished == "restart",
+        replace=bool(fields.get("replace")),
         progress=tell,
         listener=lambda event: tell_event(progress, event),
         on_finding=lambda finding: tell_finding(progress, finding),

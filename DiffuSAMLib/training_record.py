@@ -141,7 +141,7 @@ class RunRecord:
         if different:
             raise InputError(
                 f"{checkpoint} holds an unfinished run with other {', '.join(different)}.",
-                hint="Resume with the options it was started with, or delete it to start again.",
+                hint="Resume with the options it was started with, or begin anew with --restart.",
             )
 
 

@@ -182,6 +182,26 @@ def test_more_organs_than_a_label_map_can_tell_apart_are_refused(tmp_path: Path)
     assert organs_of(cases, ["organ 7"]) == ("organ 7",)
 
 
+@pytest.mark.parametrize(
+    ("tables", "order"),
+    [
+        ([{2: "posterior", 1: "anterior"}], "anterior posterior"),
+        ([{3: "liver", 4: "spleen", 1: "liver"}, {9: "spleen"}], "liver spleen"),
+        # A case without a liver, numbered for itself.
+        ([{1: "spleen"}, {2: "spleen", 1: "liver"}], "liver spleen"),
+        ([{1: "spleen", 2: "liver"}, {1: "liver", 2: "spleen"}], "spleen liver"),
+        ([{2: "spleen", 1: "liver"}, {1: "spleen", 2: "liver"}], "spleen liver"),
+    ],
+)
+def test_organs_are_ordered_by_their_values_where_the_cases_agree(
+    tmp_path: Path, tables: list[dict[int, str]], order: str
+) -> None:
+    image = tmp_path / "x"
+    cases = [LabelledFiles(str(number), image, image, table) for number, table in enumerate(tables)]
+    assert organs_of(cases, None) == tuple(order.split())
+    assert organs_of(cases, order.split()[::-1]) == tuple(order.split()[::-1])
+
+
 def test_spellings_of_an_organ_are_one_organ(tmp_path: Path) -> None:
     image = tmp_path / "x"
     cases = [

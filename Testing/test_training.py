@@ -299,7 +299,7 @@ def test_a_prior_learns_organs_that_no_single_case_labels_all(tmp_path: Path) ->
         recipe=Recipe(image_size=64, start="none", training=config, procedural=1, kind="regression"),
         device="cpu",
     )
-    assert [label.name for label in header.labels] == ["spleen", "liver", "right kidney"]
+    assert [label.name for label in header.labels] == ["spleen", "right kidney", "liver"]
     assert [label.value for label in header.labels] == [1, 2, 3]
     assert header.modalities == ("CT", "MR")
     assert header.backbone.image_size == 64
@@ -330,7 +330,7 @@ def test_the_order_of_the_organs_can_be_chosen(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Procedural abdomens show only"):
         train_prior(
             [replace(case, label_names={1: "tail"})],
-            output,
+            tmp_path / "other.safetensors",
             recipe=Recipe(image_size=64, start="none", procedural=1, training=config),
             device="cpu",
         )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import json_events
+from cases import files_in, json_events
 from training_runs import OPTIONS, RECIPE, StopAfter, folders
 
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
+from DiffuSAMLib.errors import InputError, UnfinishedRunError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.finished_training import finish_training
 from DiffuSAMLib.held_out import HeldOut
@@ -50,6 +52,66 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(
     output.write_bytes(b"no prior")
     assert main(command) == 2
     assert output.read_bytes() == b"no prior"
+
+
+def test_a_finished_prior_is_replaced_only_if_that_is_said(
+    cases: list[LabelledFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "p.safetensors"
+    short = replace(RECIPE, training=replace(RECIPE.training, iterations=1))
+    train_prior(cases[:1], output, recipe=short, device="cpu")
+    before = files_in(tmp_path)
+    says = "p.safetensors is a finished prior. Give another name with -o, or --restart to replace it."
+    with pytest.raises(InputError, match=re.escape(says)):
+        train_prior(cases[:1], output, recipe=RECIPE, device="cpu")
+    command = ["train", *folders(cases), *OPTIONS, "-o", str(output)]
+    capsys.readouterr()
+    assert main(command) == 2
+    assert capsys.readouterr().err == f"diffusam: {tmp_path / says}\n"
+    assert files_in(tmp_path) == before
+    # It stays until the new one is complete.
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(
+            cases[:1], output, recipe=RECIPE, device="cpu", restart=True, stop=StopAfter(1, keep=False)
+        )
+    assert output.read_bytes() == before["p.safetensors"]
+    # Whoever may replace it has not said what is to become of the unfinished run.
+    with pytest.raises(UnfinishedRunError, match="or begin anew with --restart"):
+        train_prior(cases[:1], output, recipe=RECIPE, device="cpu", replace=True)
+    train_prior(cases[:1], output, recipe=RECIPE, device="cpu", resume=True)
+    assert read_header(output).training["iterations"] == 4
+    train_prior(cases[:1], output, recipe=short, device="cpu", replace=True)
+    assert read_header(output).training["iterations"] == 1
+
+
+def test_a_file_that_is_no_prior_is_not_overwritten(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    output.write_bytes(b"no prior")
+    with pytest.raises(InputError, match="is no prior that can be read, and would be overwritten"):
+        train_prior(cases[:1], output, recipe=RECIPE, device="cpu")
+    assert files_in(tmp_path) == {"p.safetensors": b"no prior"}
+
+
+def test_organs_have_the_order_of_their_values_and_a_run_keeps_the_one_it_began_with(
+    cases: list[LabelledFiles], tmp_path: Path
+) -> None:
+    output = tmp_path / "p.safetensors"
+    case = replace(cases[0], label_names={4: "liver", 1: "spleen"})
+    with pytest.raises(KeyboardInterrupt):
+        # As runs were begun that numbered organs as they were named.
+        train_prior(
+            [case],
+            output,
+            organs=["liver", "spleen"],
+            recipe=RECIPE,
+            device="cpu",
+            stop=StopAfter(1, keep=False),
+        )
+    header = train_prior([case], output, recipe=RECIPE, device="cpu", resume=True)
+    assert [label.name for label in header.labels] == ["liver", "spleen"]
+    short = replace(RECIPE, training=replace(RECIPE.training, iterations=1))
+    header = train_prior([case], output, recipe=short, device="cpu", restart=True)
+    assert [label.name for label in header.labels] == ["spleen", "liver"]
 
 
 def test_no_picture_can_end_a_training(
@@ -100,7 +162,9 @@ def test_the_images_that_a_prior_has_seen_are_told_by_their_content(
         train_prior(cases[1:3], output, recipe=started, device="cpu", stop=StopAfter(1, keep=False))
     assert finish_training(output).training["image_digests"] == sorted(digests[:3])
     with pytest.raises(KeyboardInterrupt):
-        train_prior(cases[1:3], output, recipe=started, device="cpu", stop=StopAfter(1, keep=False))
+        train_prior(
+            cases[1:3], output, recipe=started, device="cpu", restart=True, stop=StopAfter(1, keep=False)
+        )
     header = train_prior(cases[1:3], output, recipe=started, device="cpu", resume=True)
     assert header.training["image_digests"] == sorted(digests[:3])
 
