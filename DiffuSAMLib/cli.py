@@ -12,35 +12,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
+from .cohort_command import UNNAMED, add_cohort_options, run_cohort
 from .data_options import add_data_options, cases_of, organ_names
 from .errors import DiffuSAMError, InputError
 from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminated_as_interrupt
 from .models_command import add_models_options
 from .progress import JsonProgress, Progress, TerminalProgress
 from .train_command import add_train_options
+from .volume_text import volume_text
 
 if TYPE_CHECKING:
-    from .cohort_table import CaseRow
+    from .run_report import RunReport
     from .segmenter import SegmentOptions
-
-# What --confidence and --preview hold when no file is named.
-UNNAMED = Path()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0 when the result is complete, 2 for bad input, 130 when interrupted, 143 when terminated.
+        0 when the result is complete, 2 when the command could not be done, 130 when interrupted, 143 when terminated.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that the console has no letters for must not end a command; Windows' pipes have few.
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
-    as_json = JsonProgress(sys.stdout) if getattr(arguments, "json_progress", False) else None
+    argv = sys.argv[1:] if argv is None else argv
+    as_json = JsonProgress(sys.stdout) if any(map(_asks_for_json, argv)) else None
     try:
+        arguments = _parser().parse_args(argv)
+        logging.basicConfig(
+            level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s"
+        )
         with ExitStack() as stack:
             stack.enter_context(terminated_as_interrupt())
             progress: Progress = as_json or stack.enter_context(TerminalProgress())
@@ -67,7 +69,12 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f'diffusam: {message}. Run "{self.prog} --help" to see the options.\n')
+        raise InputError(f"{message}.", hint=f'Run "{self.prog} --help" to see the options.')
+
+
+def _asks_for_json(argument: str) -> bool:
+    """Whether it is `--json-progress`, by itself or shortened; also known of a command that cannot be parsed."""
+    return len(argument) > len("--") and "--json-progress".startswith(argument)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,38 +123,8 @@ def _add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--json-progress", action="store_true", help="one JSON object a line on standard output"
     )
     _add_inference_options(command)
-    _add_cohort_options(command)
+    add_cohort_options(command)
     command.set_defaults(run=_segment)
-
-
-def _add_cohort_options(command: argparse.ArgumentParser) -> None:
-    cohort = command.add_argument_group(
-        "a cohort",
-        "With --images, every image of a folder is segmented, by several processes, and a table is written to the "
-        "output folder. The same command again goes on where it was stopped. The workers of a Dask cluster need this "
-        "package, and a file system on which both folders have the same path as here.",
-    )
-    cohort.add_argument(
-        "--images", type=Path, metavar="DIR", help="folder of image files and DICOM folders; instead of IMAGE"
-    )
-    cohort.add_argument(
-        "--format",
-        choices=("nii.gz", "nrrd", "seg.nrrd", "mha"),
-        help="of the label maps (default: nii.gz)",
-    )
-    cohort.add_argument("--dask", metavar="ADDRESS", help="scheduler of a cluster, such as tcp://host:8786")
-    cohort.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes on this computer (default: by its cores and memory)",
-    )
-    cohort.add_argument(
-        "--retries",
-        type=int,
-        metavar="N",
-        help="how often a case is tried again when its process dies (default: 2)",
-    )
 
 
 def _add_inference_options(command: argparse.ArgumentParser) -> None:
@@ -158,7 +135,9 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--samples", type=int, default=1, help="chains averaged (default: 1)")
     command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     command.add_argument(
-        "--no-3d", action="store_true", help="decode every slice by itself (the paper's ablation)"
+        "--no-3d",
+        action="store_true",
+        help="leave out what joins the slices: equation 3, smoothing across them, and the regions of organs",
     )
     command.add_argument(
         "--axial-only", action="store_true", help="leave out the other planes of a prior that knows three"
@@ -230,7 +209,7 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> None:
             hint="Give one IMAGE, or a folder of them with --images.",
         )
     if arguments.images is not None:
-        _segment_cohort(arguments, progress)
+        run_cohort(arguments, _segment_options(arguments), progress)
         return
     for option in ("format", "dask", "workers", "retries"):
         if getattr(arguments, option) is not None:
@@ -253,80 +232,30 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> None:
         options=_segment_options(arguments),
     )
     if isinstance(progress, JsonProgress):
-        from .organ_names import chosen_organs
         from .prior_files import read_header
+        from .segment_file import label_values
         from .weights import prior_path
 
-        known = [label.name for label in read_header(prior_path(request.prior)).labels]
-        names = chosen_organs(known, request.options.organs)
+        labels = label_values(read_header(prior_path(request.prior)), request.options.organs)
+        names = list(labels)
         report = segment_file(
             request,
             progress=progress,
             on_decoded=lambda number, organ, _: progress.slice(slice=number, organ=names[organ]),
         )
-        progress.done(output=request.output, organs=report.organs)
+        progress.done(output=request.output, organs=report.organs, labels=labels)
     else:
         report = segment_file(request, progress=progress)
-        for organ in report.organs:
-            print(f"{organ.name}: {organ.volume_ml:.0f} ml" if organ.present else f"{organ.name}: not found")
+        # A DICOM folder states it.
+        _print_report(report, guessed=request.modality is None and not request.image.is_dir())
 
 
-def _segment_cohort(arguments: argparse.Namespace, progress: Progress) -> None:
-    for option in ("confidence", "preview"):
-        if getattr(arguments, option) not in (None, UNNAMED):
-            raise InputError(
-                f"With --images, --{option} takes no file name.",
-                hint="Its files are called like the cases and lie in the output folder.",
-            )
-    if arguments.report is not None:
-        raise InputError("With --images, every case has a report.", hint="Leave --report out.")
-    from .cohort import CohortRequest, segment_cohort
-    from .cohort_table import TABLE_CSV
-
-    request = CohortRequest(
-        images=arguments.images,
-        output=arguments.output,
-        ending=arguments.format or "nii.gz",
-        prior=arguments.prior,
-        device=arguments.device,
-        modality=arguments.modality,
-        series=arguments.series,
-        confidence=arguments.confidence is not None,
-        preview=arguments.preview is not None,
-        options=_segment_options(arguments),
-        cluster=arguments.dask,
-        workers=arguments.workers,
-        retries=2 if arguments.retries is None else arguments.retries,
-    )
-    tell = progress.case if isinstance(progress, JsonProgress) else None
-    rows = segment_cohort(
-        request,
-        progress=progress,
-        on_case=(lambda row: tell(**vars(row))) if tell else _print_case,
-    )
-    table = request.output / TABLE_CSV
-    failed = sum(row.status == "failed" for row in rows)
-    if failed:
-        raise InputError(
-            f"{failed} of {len(rows)} cases could not be segmented.", hint=f"The table {table} says why."
-        )
-    if isinstance(progress, JsonProgress):
-        progress.done(output=request.output, table=table, cases=len(rows))
-    else:
-        print(f"{len(rows)} cases: {table}")
-
-
-def _print_case(row: CaseRow) -> None:
-    from tqdm import tqdm
-
-    if row.error:
-        text = row.error
-    elif row.reused:
-        text = "finished before"
-    else:
-        text = ", ".join(f"{organ} {volume:.0f} ml" for organ, volume in row.volumes_ml.items())
-    # Above the bar, where there is one.
-    tqdm.write(f"{row.name}: {text}")
+def _print_report(report: RunReport, *, guessed: bool) -> None:
+    if guessed:
+        print(f"Taken for {report.inputs[0].modality}.")
+    for organ in report.organs:
+        found = f"{volume_text(organ.volume_ml)} ml" if organ.present else "not found"
+        print(f"{organ.name}: {found}")
 
 
 def _evaluate(arguments: argparse.Namespace, progress: Progress) -> None:

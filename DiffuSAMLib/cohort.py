@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .cohort_cases import FORMATS, CaseFiles, CohortCase, finished_report, list_cases, volumes_ml
+from .cohort_cases import FORMATS, CaseFiles, CohortCase, findings, finished_report, list_cases
 from .cohort_cluster import (
     Cluster,
     default_workers,
@@ -27,10 +27,9 @@ from .devices import choose_device
 from .errors import InputError, OutputError
 from .files import output_error, remove, require_writable, sha256_of
 from .json_values import to_json_value
-from .organ_names import chosen_organs
 from .prior_files import PriorHeader, read_header
 from .progress import Progress, ProgressEvent
-from .segment_file import SegmentRequest
+from .segment_file import SegmentRequest, label_values
 from .segmenter import SegmentOptions
 from .volumes import parse_modality
 from .weights import prior_path
@@ -105,14 +104,14 @@ def segment_cohort(
     request = replace(request, images=request.images.resolve(), output=request.output.resolve())
     prior = prior_path(request.prior)
     header = read_header(prior)
-    organs = _organs(header, request.options)
+    labels = _labels(header, request.options)
     if prior == Path(request.prior):
         # A path, not a name: workers may have another working folder.
         request = replace(request, prior=str(prior.resolve()))
     if request.output == request.images:
         raise InputError("The results would lie among the images.", hint="Give another folder with -o.")
     cases = list_cases(request.images, leave_out=request.output)
-    run = _Run(request, cases, organs, sha256_of(prior), header.name)
+    run = _Run(request, cases, labels, sha256_of(prior), header.name)
     run.begin()
     try:
         run.keep_finished(on_case)
@@ -142,31 +141,36 @@ def _require_possible(request: CohortRequest) -> None:
         choose_device(request.device)
 
 
-def _organs(header: PriorHeader, options: SegmentOptions) -> list[str]:
-    """The organs that will be looked for.
+def _labels(header: PriorHeader, options: SegmentOptions) -> dict[str, int]:
+    """The organs that will be looked for, and the values of their labels.
 
     Checks what would otherwise fail in every case, after the results of an earlier run were removed.
 
     Raises:
         InputError: An option is out of range.
     """
-    organs = chosen_organs([label.name for label in header.labels], options.organs)
+    labels = label_values(header, options.organs)
     options.check(training_steps=int(header.config.get("training_steps", 1000)))
-    return organs
+    return labels
 
 
 class _Run:
     """The rows of a run, and the files that follow from them."""
 
     def __init__(
-        self, request: CohortRequest, cases: Sequence[CohortCase], organs: list[str], sha256: str, prior: str
+        self,
+        request: CohortRequest,
+        cases: Sequence[CohortCase],
+        labels: dict[str, int],
+        sha256: str,
+        prior: str,
     ) -> None:
         self.rows = [CaseRow(case.name, case.image) for case in cases]
         self._request = request
         self._cases = cases
         self._files = [CaseFiles.of(case, request.output, request.ending) for case in cases]
-        self._organs = organs
-        self._record = {"prior": {"name": prior, "sha256": sha256}}
+        self._organs = list(labels)
+        self._record = {"prior": {"name": prior, "sha256": sha256}, "labels": labels}
         self._settings: dict[str, Any] = to_json_value(
             {
                 "prior_sha256": sha256,
@@ -219,7 +223,7 @@ class _Run:
                 status="done",
                 reused=True,
                 seconds=float(report["cohort"]["seconds"]),
-                volumes_ml=volumes_ml(report),
+                **vars(findings(report)),
             )
             if on_case is not None:
                 on_case(self.rows[index])
@@ -277,15 +281,15 @@ class _Run:
         def end(position: int, outcome: CaseOutcome, attempts: int) -> None:
             nonlocal ended
             index = numbers[position]
-            if outcome.volumes_ml is None:
+            if outcome.found is None:
                 self._files[index].remove()
             self.rows[index] = replace(
                 self.rows[index],
-                status="failed" if outcome.volumes_ml is None else "done",
+                status="failed" if outcome.found is None else "done",
                 attempts=attempts,
                 seconds=outcome.seconds,
-                volumes_ml=outcome.volumes_ml or {},
                 error=outcome.error,
+                **({} if outcome.found is None else vars(outcome.found)),
             )
             ended += 1
             if time.monotonic() - self._written > TABLE_SECONDS:

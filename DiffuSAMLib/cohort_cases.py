@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def finished_report(
     try:
         same_settings = report["cohort"]["settings"] == settings
         sha256 = report["inputs"][0]["sha256"]
-        volumes_ml(report)
+        findings(report)
         float(report["cohort"]["seconds"])
     except (LookupError, TypeError, ValueError):
         return None
@@ -154,6 +154,27 @@ def finished_report(
     return report if same_settings and content_sha256(case.image) == sha256 else None
 
 
-def volumes_ml(report: dict[str, Any]) -> dict[str, float]:
-    """The volume of each organ in ml, from the report of a case."""
-    return {str(organ["name"]): float(organ["volume_ml"]) for organ in report["organs"]}
+@dataclass(frozen=True)
+class CaseFindings:
+    """What the table says of a case that is done.
+
+    Attributes:
+        modality: "CT" or "MR", as it was segmented.
+        volumes_ml: Volume of each organ in ml.
+        warnings: What was odd about the image, as sentences.
+    """
+
+    modality: str
+    volumes_ml: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+
+def findings(report: dict[str, Any]) -> CaseFindings:
+    """What the report of a case says for the table."""
+    image = report["inputs"][0]
+    return CaseFindings(
+        str(image["modality"]),
+        {str(organ["name"]): float(organ["volume_ml"]) for organ in report["organs"]},
+        # The first cohorts told none.
+        tuple(str(warning) for warning in image.get("warnings", ())),
+    )

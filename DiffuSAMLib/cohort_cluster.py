@@ -283,7 +283,7 @@ def run_tasks(
                 logger.info("%s\n%s", tasks[index].request.image, outcome.details)
             if outcome.weights:
                 raise WeightsError(outcome.error)
-            if outcome.volumes_ml is not None or outcome.final or attempts > retries:
+            if outcome.found is not None or outcome.final or attempts > retries:
                 on_end(index, outcome, attempts)
             else:
                 logger.info("%s: %s Trying again.", tasks[index].request.image, outcome.error)

@@ -31,7 +31,9 @@ class CaseRow:
         reused: Whether an earlier run has finished it.
         attempts: How often it was tried in this run.
         seconds: Wall time of the attempt that ended it; None where none did.
+        modality: "CT" or "MR", as it was segmented; empty unless done.
         volumes_ml: Volume of each organ in ml; empty unless done.
+        warnings: What was odd about the image, as sentences.
         error: The sentence that says why it failed; else empty.
     """
 
@@ -41,7 +43,9 @@ class CaseRow:
     reused: bool = False
     attempts: int = 0
     seconds: float | None = None
+    modality: str = ""
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
     error: str = ""
 
 
@@ -54,7 +58,7 @@ def write_table(
         folder: That of the results.
         rows: The cases.
         organs: Names of the organs, a column each.
-        record: What else the JSON file says: prior, settings.
+        record: What else the JSON file says: prior, labels, settings.
 
     Raises:
         OutputError: A file cannot be written.
@@ -65,13 +69,19 @@ def write_table(
     ):
         table = csv.writer(stream)
         table.writerow(
-            ["case", "status", "seconds", *(f"{organ} (ml)" for organ in organs), "error", "image"]
+            [
+                *("case", "status", "modality", "seconds"),
+                *(f"{organ} (ml)" for organ in organs),
+                *("warnings", "error", "image"),
+            ]
         )
         for row in rows:
             seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
-            volumes = [f"{row.volumes_ml[organ]:.1f}" if organ in row.volumes_ml else "" for organ in organs]
-            image = str(row.image).encode("utf-8", "backslashreplace").decode("utf-8")
-            table.writerow([row.name, row.status, seconds, *volumes, row.error, image])
+            volumes = [f"{row.volumes_ml[organ]:.3f}" if organ in row.volumes_ml else "" for organ in organs]
+            warnings, image = _printable(" ".join(row.warnings)), _printable(str(row.image))
+            table.writerow(
+                [row.name, row.status, row.modality, seconds, *volumes, warnings, row.error, image]
+            )
     content = {
         "schema_version": SCHEMA_VERSION,
         "program_version": __version__,
@@ -80,3 +90,8 @@ def write_table(
     }
     with atomic_path(folder / TABLE_JSON) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="ascii")
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for what is not UTF-8, as a name of a file may be."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

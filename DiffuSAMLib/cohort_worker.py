@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .cohort_cases import CaseFiles, volumes_ml
+from .cohort_cases import CaseFiles, CaseFindings, findings
 from .errors import DiffuSAMError, InputError, WeightsError
 from .files import atomic_path, sha256_of
 from .json_values import to_json_value
@@ -48,7 +48,7 @@ class CaseOutcome:
 
     Attributes:
         seconds: Wall time.
-        volumes_ml: Volume of each organ in ml; None when it failed.
+        found: For the table; None when it failed.
         error: One sentence when it failed.
         final: Whether another attempt would fail the same way.
         weights: Whether the weights are at fault, so that no case can be done.
@@ -56,7 +56,7 @@ class CaseOutcome:
     """
 
     seconds: float
-    volumes_ml: dict[str, float] | None = None
+    found: CaseFindings | None = None
     error: str = ""
     final: bool = False
     weights: bool = False
@@ -70,7 +70,7 @@ def segment_case(task: CaseTask) -> CaseOutcome:
         try:
             # Of the calling thread only, hence each time.
             torch.set_num_threads(task.threads or _share_of_cores(task.workers_per_host))
-            volumes, seconds = _segment(task, started)
+            found, seconds = _segment(task, started)
         except DiffuSAMError as error:
             return CaseOutcome(
                 time.perf_counter() - started,
@@ -82,11 +82,11 @@ def segment_case(task: CaseTask) -> CaseOutcome:
             sentence = f"The program failed ({type(error).__name__}: {error})."
             details = traceback.format_exc()
             return CaseOutcome(time.perf_counter() - started, error=sentence, details=details)
-        return CaseOutcome(seconds, volumes)
+        return CaseOutcome(seconds, found)
 
 
-def _segment(task: CaseTask, started: float) -> tuple[dict[str, float], float]:
-    """Volumes in ml, and the seconds that the case's report says it took."""
+def _segment(task: CaseTask, started: float) -> tuple[CaseFindings, float]:
+    """What was found, and the seconds that the case's report says it took."""
     if sha256_of(prior_path(task.request.prior)) != task.settings["prior_sha256"]:
         raise WeightsError(
             f"The prior {task.request.prior} of a worker is not the one that this run began with.",
@@ -100,7 +100,7 @@ def _segment(task: CaseTask, started: float) -> tuple[dict[str, float], float]:
     with atomic_path(task.files.report) as temporary:
         text = json.dumps(to_json_value(report), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="ascii")
-    return volumes_ml(report), seconds
+    return findings(report), seconds
 
 
 def _share_of_cores(workers_per_host: dict[str, int]) -> int:

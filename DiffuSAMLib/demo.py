@@ -13,6 +13,7 @@ from .procedural import DEMO_SEED, make_abdomen
 from .progress import Progress
 from .segment_file import SegmentRequest, segment_file
 from .segmentation_files import write_scalar
+from .volume_text import volume_text
 
 
 def run_demo(folder: Path, *, progress: Progress | None = None) -> str:
@@ -47,7 +48,7 @@ def run_demo(folder: Path, *, progress: Progress | None = None) -> str:
         truth[abdomen.labels.array == value] = values[name]
     scores = score_case(found.array, truth, values, abdomen.volume.geometry.spacing[::-1])
     lines = [
-        f"{organ.name}: {organ.volume_ml:.0f} ml, Dice {scores[organ.name].dice:.3f}"
+        f"{organ.name}: {volume_text(organ.volume_ml)} ml, Dice {scores[organ.name].dice:.3f}"
         for organ in report.organs
     ]
     mean = float(np.mean([score.dice for score in scores.values()]))

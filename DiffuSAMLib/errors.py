@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 
 class DiffuSAMError(Exception):
     """An error with a message for the user.
@@ -19,6 +22,10 @@ class DiffuSAMError(Exception):
         self.message = message
         self.hint = hint
 
+    def fields(self) -> dict[str, Any]:
+        """What a program is told of it: `code`, `message` and `hint`, and what else an error of its kind knows."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
 
 class InputError(DiffuSAMError):
     """An image, label map or option that cannot be used as given."""
@@ -30,6 +37,29 @@ class UnfinishedRunError(InputError):
     """An unfinished training is in the way of a new one."""
 
     code = "unfinished"
+
+
+class FailedCasesError(DiffuSAMError):
+    """Some cases of a cohort could not be segmented; the others are complete.
+
+    Args:
+        table: File that says of each case how it ended.
+        cases: How many there are.
+        failed: How many of them failed.
+    """
+
+    code = "cases"
+
+    def __init__(self, table: Path, *, cases: int, failed: int) -> None:
+        super().__init__(
+            f"{failed} of {cases} cases could not be segmented.", hint=f"The table {table} says why."
+        )
+        self.table = table
+        self.cases = cases
+        self.failed = failed
+
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "table": self.table, "cases": self.cases, "failed": self.failed}
 
 
 class WeightsError(DiffuSAMError):

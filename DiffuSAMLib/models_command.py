@@ -12,9 +12,12 @@ def add_models_options(command: argparse.ArgumentParser) -> None:
     """The actions list, download, import, export and remove."""
     command.set_defaults(run=_models)
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="what there is, and where")
-    for action in ("download", "remove"):
-        actions.add_parser(action).add_argument("name")
+    actions.add_parser("list", help="what there is, which labels a prior gives, and where it lies")
+    for action, text in (
+        ("download", "fetch weights from Meta"),
+        ("remove", "delete weights from the cache"),
+    ):
+        actions.add_parser(action, help=text).add_argument("name")
     importing = actions.add_parser("import", help="take a file that was downloaded elsewhere")
     importing.add_argument("file", type=Path)
     importing.add_argument("--name", help="of an imported prior (default: its own)")
@@ -26,6 +29,7 @@ def add_models_options(command: argparse.ArgumentParser) -> None:
 
 def _models(arguments: argparse.Namespace, progress: Progress) -> None:
     from . import catalogue
+    from .prior_files import read_header
 
     if arguments.action == "list":
         for weights in catalogue.list_weights():
@@ -33,6 +37,9 @@ def _models(arguments: argparse.Namespace, progress: Progress) -> None:
             print(
                 f"{entry.name:20} {entry.kind:9} {weights.status:15} {entry.bytes / 1e6:6.0f} MB  {entry.licence}"
             )
+            if entry.kind == "prior" and weights.status not in ("damaged", "not downloaded"):
+                labels = read_header(weights.path).labels
+                print(f"    labels: {', '.join(f'{label.value} {label.name}' for label in labels)}")
         print(f"Cache folder: {catalogue.cache_folder()}")
     elif arguments.action == "download":
         print(

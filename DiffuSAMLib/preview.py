@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from .files import atomic_path
 from .surface_rendering import render_surfaces
+from .volume_text import volume_text
 
 if TYPE_CHECKING:
     from .geometry import Geometry
@@ -169,9 +170,9 @@ def _legend_panel(
             width=2,
         )
         text = TEXT if found else FAINT_TEXT
-        amount = f"{volume:.0f} ml" if volume >= 10 else f"{volume:.1f} ml"
+        amount = f"{volume_text(volume)} ml" if found else "not found"
         draw.text((76, y), segment.name.capitalize(), fill=text, font=font, anchor="lm")
-        draw.text((LEGEND_WIDTH - 40, y), amount if found else "not found", fill=text, font=font, anchor="rm")
+        draw.text((LEGEND_WIDTH - 40, y), amount, fill=text, font=font, anchor="rm")
         y += line
     draw.text((48, height - 16), "Not for clinical use", fill=FAINT_TEXT, font=_font(14), anchor="ls")
     return panel

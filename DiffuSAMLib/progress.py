@@ -100,8 +100,8 @@ class TerminalProgress:
 class JsonProgress:
     """One ASCII JSON object a line, flushed at once, for a parent process that reads along.
 
-    Events are `progress`, `slice`, `case`, and at the end exactly one of `done` and `error`: whatever comes after
-    that one is dropped. When the reader has gone, the lines are dropped too and the job goes on.
+    Events are `progress`, `slice`, `case`, those of a training, and at the end exactly one of `done` and `error`:
+    whatever comes after that one is dropped. When the reader has gone, the lines are dropped too and the job goes on.
 
     Args:
         stream: Where the lines are written, usually standard output.
@@ -132,12 +132,12 @@ class JsonProgress:
         self._finished = True
 
     def error(self, error: BaseException) -> None:
-        """Tell that the job failed: `code`, `message` and `hint`.
+        """Tell that the job failed: `code`, `message` and `hint`, and what else the error knows.
 
         An interrupt has the code `interrupted`; an error that is none of ours has `internal`.
         """
         if isinstance(error, DiffuSAMError):
-            fields = {"code": error.code, "message": error.message, "hint": error.hint}
+            fields = error.fields()
         elif isinstance(error, KeyboardInterrupt):
             fields = {"code": "interrupted", "message": "The job was stopped.", "hint": ""}
         else:

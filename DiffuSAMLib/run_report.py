@@ -82,6 +82,7 @@ class OrganRecord:
 
     Attributes:
         name: Organ name.
+        value: Its number in the label map.
         voxels: Number of voxels.
         volume_ml: Volume in ml.
         present: Whether any voxel was found.
@@ -89,6 +90,7 @@ class OrganRecord:
     """
 
     name: str
+    value: int
     voxels: int
     volume_ml: float
     present: bool
@@ -169,7 +171,7 @@ def organ_records(
         mean = None
         if confidence_levels is not None and voxels:
             mean = float(confidence_levels[mask].mean(dtype=np.float64)) / 255
-        records.append(OrganRecord(name, voxels, voxels * voxel_volume_ml, voxels > 0, mean))
+        records.append(OrganRecord(name, value, voxels, voxels * voxel_volume_ml, voxels > 0, mean))
     return records
 
 

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run(["train", *(sys.argv[1:] if argv is None else argv)])
     except SystemExit as end:
-        # How the options' parser ends, for help and for errors.
+        # How the options' parser ends for help.
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except KeyboardInterrupt:
         return 130

@@ -62,10 +62,7 @@ class Refusal:
     def __call__(self, *command: object, says: str) -> str:
         before = files_in(self.out)
         self.capsys.readouterr()
-        try:
-            code = main([str(part) for part in command])
-        except SystemExit as error:  # how argparse refuses
-            code = error.code
+        code = main([str(part) for part in command])
         captured = self.capsys.readouterr()
         assert code == 2, captured.err
         self.check_line(captured.err)

@@ -17,6 +17,7 @@ from cases import (
     read_array,
     small_abdomen,
     write_case,
+    write_dicom,
 )
 from PIL import Image
 
@@ -68,8 +69,25 @@ def test_segment_writes_labels_on_the_grid_of_the_image(
     assert set(np.unique(labels.array)) <= {0, 1, 2, 3, 4}
     assert labels.names == (dict(enumerate(ORGANS, 1)) if ending == ".seg.nrrd" else {})
     captured = capsys.readouterr()
-    assert [line.partition(":")[0] for line in captured.out.splitlines()] == list(ORGANS)
+    guess, *lines = captured.out.splitlines()
+    assert guess == "Taken for CT."
+    assert [line.partition(":")[0] for line in lines] == list(ORGANS)
     assert captured.err == ""
+
+
+@pytest.mark.parametrize("stated", ["by the user", "by the file"])
+def test_a_modality_that_is_stated_is_not_told_as_a_guess(
+    image: Path, tmp_path: Path, stated: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if stated == "by the file":
+        write_dicom(tmp_path / "dicom", small_abdomen(3).volume)
+        command = ["segment", str(tmp_path / "dicom")]
+    else:
+        command = ["segment", str(image), "--modality", "MR"]
+    assert (
+        main([*command, "-o", str(tmp_path / "labels.nii.gz"), "--device", "cpu", "--organs", "liver"]) == 0
+    )
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["liver"]
 
 
 def test_confidence_report_and_preview_are_written_on_request(image: Path, tmp_path: Path) -> None:
@@ -99,6 +117,7 @@ def test_json_progress_is_one_object_a_line_and_ends_with_done(
     assert events[-1]["event"] == "done"
     assert Path(events[-1]["output"]) == output
     assert [organ["name"] for organ in events[-1]["organs"]] == list(ORGANS)
+    assert events[-1]["labels"] == {organ: value for value, organ in enumerate(ORGANS, start=1)}
     progress = [event for event in events if event["event"] == "progress"]
     assert {"read", "load", "encode", "generate", "propagate", "write"} == {e["stage"] for e in progress}
     assert all(0 <= event["done"] <= event["total"] for event in progress)
@@ -115,6 +134,19 @@ def test_json_progress_ends_with_error_when_it_fails(
     last = json_events(captured.out)[-1]
     assert (last["event"], last["code"]) == ("error", "input")
     assert captured.err == f"diffusam: {last['message']} {last['hint']}\n"
+
+
+@pytest.mark.parametrize("option", ["--json-progress", "--json"])
+def test_wrong_options_are_told_as_json_too(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["segment", "a.nii.gz", "-o", "b.nii.gz", "--bogus"]
+    assert main([*command, option]) == 2
+    captured = capsys.readouterr()
+    (event,) = json_events(captured.out)
+    assert (event["event"], event["code"]) == ("error", "input")
+    assert "--bogus" in event["message"]
+    assert captured.err == f"diffusam: {event['message']} {event['hint']}\n"
+    assert main(command) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_a_fault_of_the_program_reaches_the_reader_of_the_json_too(
@@ -279,10 +311,9 @@ def test_models_are_listed_imported_used_and_removed(
     data: Path, image: Path, tmp_path: Path, installation: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "import", str(installation.prior), "--name", "abdomen"]) == 0
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(installation.prior.read_bytes())
-    assert main(["train", *folders(data), *TRAIN, "-o", str(copy), "--iterations", "1"]) == 0
-    assert main(["models", "import", str(copy), "--name", "mine"]) == 0
+    trained = tmp_path / "trained.safetensors"
+    assert main(["train", *folders(data), *TRAIN, "-o", str(trained), "--iterations", "1"]) == 0
+    assert main(["models", "import", str(trained), "--name", "mine"]) == 0
     capsys.readouterr()
     assert main(["models", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -291,6 +322,9 @@ def test_models_are_listed_imported_used_and_removed(
     assert " bundled " in states["abdomen"]
     assert " not downloaded " in states["sam2.1_tiny"]
     assert " imported " in states["mine"]
+    assert lines[lines.index(states["mine"]) + 1].split("labels: ")[1] == LABEL_NAMES.replace(
+        "=", " "
+    ).replace(",", ", ")
     assert str(tmp_path / "cache") in lines[-1]
     command = ["segment", str(image), "-o", str(tmp_path / "a.nrrd"), "--prior", "mine", "--device", "cpu"]
     assert main(command) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import ORGANS, files_in, read_array, small_abdomen, write_case
+from cases import ORGANS, files_in, read_array, small_abdomen, write_case, write_dicom
 from cohort_runs import add_bad_images, events_of, statuses, table
 
 from DiffuSAMLib import cohort, cohort_worker
@@ -59,13 +59,17 @@ def test_bad_cases_end_with_a_sentence_in_the_table_and_the_others_go_on(
     assert [event["event"] for event in events].count("case") == 4
     progress = [event for event in events if event["event"] == "progress"]
     assert [(e["stage"], e["done"], e["total"]) for e in progress] == [("cohort", n, 4) for n in range(5)]
-    assert events[-1]["event"] == "error"
+    last = events[-1]
+    assert (last["event"], last["code"], last["message"] + " " + last["hint"]) == ("error", "cases", sentence)
+    assert (last["table"], last["cases"], last["failed"]) == (str(out / "cohort.csv"), 4, 2)
 
     rows = table(out)
     assert statuses(out) == {"damaged": "failed", "first": "done", "second": "done", "times": "failed"}
     assert "damaged.nii.gz" in rows["damaged"]["error"]
     assert "has 4 dimensions" in rows["times"]["error"]
-    cases = json.loads((out / "cohort.json").read_text())["cases"]
+    content = json.loads((out / "cohort.json").read_text())
+    assert content["labels"] == {organ: value for value, organ in enumerate(ORGANS, start=1)}
+    cases = content["cases"]
     assert [case["attempts"] for case in cases] == [1, 1, 1, 1]
     good = {
         f"{name}.{end}" for name in ("first", "second") for end in ("seg.nrrd", "report.json", "preview.png")
@@ -74,8 +78,9 @@ def test_bad_cases_end_with_a_sentence_in_the_table_and_the_others_go_on(
     labels = read_array(out / "first.seg.nrrd")
     for value, organ in enumerate(ORGANS, start=1):
         volume = (labels == value).sum() * 3.5 * 3.5 * 20 / 1000
-        assert float(rows["first"][f"{organ} (ml)"]) == pytest.approx(volume, abs=0.06)
+        assert float(rows["first"][f"{organ} (ml)"]) == pytest.approx(volume, abs=6e-4)
     assert float(rows["first"]["seconds"]) > 0
+    assert [row["modality"] for row in rows.values()] == ["", "CT", "CT", ""]
 
 
 def test_only_what_changed_is_done_again(
@@ -112,7 +117,44 @@ def test_only_what_changed_is_done_again(
     assert reused() == {"first": True, "second": False}
     assert segment("--organs", "liver") == 0
     assert reused() == {"first": False, "second": False}
-    assert list(table(out)["first"]) == ["case", "status", "seconds", "liver (ml)", "error", "image"]
+    columns = ["case", "status", "modality", "seconds", "liver (ml)", "warnings", "error", "image"]
+    assert list(table(out)["first"]) == columns
+
+
+def test_a_run_goes_on_from_the_files_of_the_first_cohorts(
+    segment: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their tables told neither labels nor modality, their reports neither label values nor warnings."""
+    out = tmp_path / "out"
+    options = ["--organs", "liver", "--json-progress"]
+    assert segment(*options) == 2
+    content = json.loads((out / "cohort.json").read_text())
+    del content["labels"]
+    for case in content["cases"]:
+        del case["modality"], case["warnings"]
+    (out / "cohort.json").write_text(json.dumps(content))
+    report = json.loads((out / "first.report.json").read_text())
+    del report["inputs"][0]["warnings"], report["organs"][0]["value"]
+    (out / "first.report.json").write_text(json.dumps(report))
+    capsys.readouterr()
+    assert segment(*options) == 2
+    cases = {event["name"]: event for event in events_of(capsys.readouterr().out) if event["event"] == "case"}
+    assert (cases["first"]["reused"], cases["first"]["modality"], cases["first"]["warnings"]) == (
+        True,
+        "CT",
+        [],
+    )
+
+
+def test_warnings_of_an_image_are_in_the_table(
+    segment: Callable[..., int], images: Path, tmp_path: Path
+) -> None:
+    write_dicom(images / "scan", small_abdomen(3).volume)
+    write_dicom(images / "scan", small_abdomen(4).volume, slices=3, uid="1.2.9", number=2)
+    assert segment("--organs", "liver") == 2
+    row = table(tmp_path / "out")["scan"]
+    assert (row["status"], row["modality"]) == ("done", "CT")
+    assert row["warnings"].startswith("The folder holds 2 series")
 
 
 def test_a_fault_is_tried_again_and_told_in_the_end(

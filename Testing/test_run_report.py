@@ -67,6 +67,7 @@ def test_a_report_on_disk_holds_all_that_was_put_in(report: RunReport, tmp_path:
 def test_organs_are_counted_measured_and_missed(report: RunReport) -> None:
     spleen, liver = report.to_json()["organs"]
     assert spleen["volume_ml"] == pytest.approx(12 * 0.02)
+    assert [organ["value"] for organ in (spleen, liver)] == [1, 4]
     assert (spleen["voxels"], spleen["present"], spleen["mean_confidence"]) == (12, True, 0.8)
     assert (liver["voxels"], liver["present"], liver["mean_confidence"]) == (0, False, None)
 

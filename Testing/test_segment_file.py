@@ -78,7 +78,7 @@ def test_all_files_of_a_request_are_written(image: Path, out: Path, installation
     assert labels.names == dict(enumerate(ORGANS, start=1))
     for record, value in zip(written["organs"], labels.names, strict=True):
         voxels = int((labels.array == value).sum())
-        assert record["voxels"] == voxels
+        assert (record["value"], record["voxels"]) == (value, voxels)
         assert record["volume_ml"] == pytest.approx(voxels * 3.5 * 3.5 * 20 / 1000)
 
     confidence = read_array(out / "confidence.nii.gz")

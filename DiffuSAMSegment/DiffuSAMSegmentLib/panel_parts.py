@@ -8,6 +8,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .library import addLibraryToPath
+
 LARGEST_LOG = 5000
 
 
@@ -66,11 +68,18 @@ class ResultTable:
         for row, organ in enumerate(organs):
             texts = [organ["name"], _("not found"), ""]
             if organ["present"]:
-                texts[1] = f"{organ['volume_ml']:.1f}"
+                texts[1] = _volumeText(organ["volume_ml"])
                 if organ["mean_confidence"] is not None:
                     texts[2] = f"{100 * organ['mean_confidence']:.0f} %"
             for column, text in enumerate(texts):
                 self._table.setItem(row, column, qt.QTableWidgetItem(text))
+
+
+def _volumeText(volume_ml: float) -> str:
+    addLibraryToPath()
+    from DiffuSAMLib.volume_text import volume_text
+
+    return volume_text(volume_ml)
 
 
 class Lock:
