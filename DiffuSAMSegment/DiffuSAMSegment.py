@@ -30,7 +30,8 @@ from DiffuSAMSegmentLib.sample_data import registerSampleData
 from DiffuSAMSegmentLib.segmentation_logic import SegmentationLogic
 from DiffuSAMSegmentLib.segmentation_output import outputFor, reportOf
 from DiffuSAMSegmentLib.self_test import DiffuSAMSegmentTest  # noqa: F401 - Slicer looks for it in this file
-from DiffuSAMSegmentLib.sequence_run import browserOf
+from DiffuSAMSegmentLib.sequence_frame import browserOf
+from DiffuSAMSegmentLib.temporary_folder import removeAbandonedFolders
 from DiffuSAMSegmentLib.train_section import TrainSection, TrainSectionCalls
 from DiffuSAMSegmentLib.training_logic import TrainingLogic
 from DiffuSAMSegmentLib.worker_process import WorkerProcess
@@ -116,12 +117,15 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.ui.modelsButton.connect("clicked(bool)", self.onModelsButton)
         self.ui.resetButton.connect("clicked(bool)", self.onResetButton)
         self.ui.allOrgansButton.connect("clicked(bool)", lambda _checked=False: self._organs.checkAll(True))
         self.ui.noOrgansButton.connect("clicked(bool)", lambda _checked=False: self._organs.checkAll(False))
         self.ui.priorComboBox.connect("currentIndexChanged(int)", self._onPriorChanged)
         self._readPriors()
+        removeAbandonedFolders()
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -161,6 +165,16 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, _caller=None, _event=None) -> None:
         self._showIdleOrInstalling()
         self._results.show(None)
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneStartImport(self, _caller=None, _event=None) -> None:
+        # Half a scene says nothing: the panel would take its choices for the user's, or put its own into it.
+        if self._parameterNode is not None:
+            self._disconnectParameterNode()
+        self._observeVolume(None)
+
+    def onSceneEndImport(self, _caller=None, _event=None) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -228,7 +242,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onParametersModified(self, _caller=None, _event=None) -> None:
         """Brings what is not bound by name in line with the parameter node."""
-        if self._parameterNode is None or self._updating:
+        if self._parameterNode is None or self._updating or slicer.mrmlScene.IsImporting():
             return
         self._updating = True
         try:

@@ -24,6 +24,7 @@ from module_host import (
 )
 
 from DiffuSAMLib.procedural import DEMO_SEED, make_abdomen
+from DiffuSAMLib.volume_text import volume_text
 
 
 @dataclass
@@ -115,7 +116,7 @@ def test_one_click_finds_the_organs(clicked: Clicked) -> None:
 
 def test_what_was_found_is_told(clicked: Clicked) -> None:
     assert "4 of 4" in clicked.text
-    volumes = [f"{organ['volume_ml']:.1f}" for organ in clicked.report["organs"]]
+    volumes = [volume_text(organ["volume_ml"]) for organ in clicked.report["organs"]]
     assert clicked.table == volumes
     assert clicked.seconds < 60
 

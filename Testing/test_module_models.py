@@ -1,4 +1,4 @@
-"""Weights in the test host: broken ones are told, the dialog lists, imports and removes."""
+"""Weights in the test host: broken ones are told, the dialog lists, imports, exports and removes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_weights_that_break_later_are_told_too(installed: Installed, panel: Any)
     assert scene_nodes() == before
 
 
-def test_the_models_dialog_lists_imports_and_removes(
+def test_the_models_dialog_lists_imports_exports_and_removes(
     installed: Installed, panel: Any, tmp_path: Path
 ) -> None:
     import qt
@@ -86,6 +86,18 @@ def test_the_models_dialog_lists_imports_and_removes(
     assert panel._parameterNode.prior == imported
     dialog.table.selectRow(dialog.table.rowCount - 1)
     assert dialog.removeButton.enabled
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for told in ("Exported to", "Choose another folder"):
+        with answering(lambda what, *arguments: str(shared)):
+            dialog.exportButton.click()
+        assert told in dialog.notes.text
+        dialog.table.selectRow(dialog.table.rowCount - 1)
+    assert [path.read_bytes() for path in shared.iterdir()] == [own.read_bytes()]
+    dialog.table.selectRow(next(row for row, title in enumerate(licences) if title == "SAM2.1 tiny (Meta)"))
+    assert not dialog.exportButton.enabled
+    assert "Select a prior" in dialog.exportButton.toolTip
+    dialog.table.selectRow(dialog.table.rowCount - 1)
     installed.host.set_testing(False)
     with answering(lambda what, *arguments: qt.QMessageBox.Ok):
         dialog.removeButton.click()

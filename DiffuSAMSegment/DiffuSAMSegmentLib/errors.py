@@ -65,6 +65,8 @@ def hintInModels(code: str, hint: str) -> str:
     """As `hintOf`, for one who is in the dialog "Models..." already."""
     if code == "packages":
         return hint
+    if code == "output" and "another name" in hint:
+        return _("Choose another folder, or remove it first.")
     if not any(term in hint for term in _COMMAND_LINE):
         return hint
     if "models remove" in hint:

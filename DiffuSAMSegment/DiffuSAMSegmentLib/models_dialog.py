@@ -46,6 +46,7 @@ class ModelsDialog:
         layout.addLayout(row)
         self.downloadButton = self._button(row, _("Download"), self.onDownload)
         self.importButton = self._button(row, _("Import from file..."), self.onImport)
+        self.exportButton = self._button(row, _("Export..."), self.onExport)
         self.removeButton = self._button(row, _("Remove"), self.onRemove)
         self.closeButton = self._button(row, _("Close"), self.onClose)
         self.table.connect("itemSelectionChanged()", self._updateButtons)
@@ -98,6 +99,17 @@ class ModelsDialog:
         """Checks and copies a file of weights into the cache."""
         self._send({"job": "import", "file": path})
 
+    def onExport(self) -> None:
+        """Copies the selected prior into a folder, for another computer."""
+        entry = self._selected().entry
+        folder = qt.QFileDialog.getExistingDirectory(
+            self.dialog, _("Export {title} into a folder").format(title=entry.title)
+        )
+        if folder:
+            from DiffuSAMLib.catalogue import export_file
+
+            self._try(lambda: _("Exported to {file}.").format(file=export_file(entry.name, str(folder))))
+
     def onRemove(self) -> None:
         """Deletes the selected weights from this computer."""
         entry = self._selected().entry
@@ -106,13 +118,12 @@ class ModelsDialog:
         ):
             return
         from DiffuSAMLib.catalogue import remove
-        from DiffuSAMLib.errors import DiffuSAMError
 
-        try:
+        def removed() -> str:
             remove(entry.name)
-            self._finish(_("Removed {title}.").format(title=entry.title))
-        except DiffuSAMError as error:
-            self._finish(f"{error.message} {hintInModels(error.code, error.hint)}".strip())
+            return _("Removed {title}.").format(title=entry.title)
+
+        self._try(removed)
 
     def onClose(self) -> None:
         self.dialog.close()
@@ -147,6 +158,11 @@ class ModelsDialog:
         self.downloadButton.toolTip = (
             "" if self.downloadButton.enabled else _("Select weights that are not here yet.")
         )
+        exportable = weights is not None and weights.entry.kind == "prior" and weights.status == "imported"
+        self.exportButton.enabled = exportable and not self._busy
+        self.exportButton.toolTip = (
+            self._waiting() if exportable else _("Select a prior that was trained here, or imported.")
+        )
         removable = weights is not None and not weights.entry.bundled and weights.path.exists()
         self.removeButton.enabled = removable and not self._busy
         self.removeButton.toolTip = (
@@ -166,6 +182,16 @@ class ModelsDialog:
             title=weights.entry.title, licence=weights.entry.licence or _("not stated")
         )
         return f"{text} {weights.entry.notes}".strip()
+
+    def _try(self, action) -> None:
+        """Does what takes no time, and says what it returns, or why it cannot be done."""
+        from DiffuSAMLib.errors import DiffuSAMError
+
+        try:
+            text = action()
+        except DiffuSAMError as error:
+            text = f"{error.message} {hintInModels(error.code, error.hint)}".strip()
+        self._finish(text)
 
     def _waiting(self) -> str:
         """Why a button is disabled that could be used otherwise."""

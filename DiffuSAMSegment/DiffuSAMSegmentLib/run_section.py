@@ -17,7 +17,7 @@ from .priors import PriorCard
 from .progress_text import RunProgress, timeText
 from .segmentation_output import exists, reportOf
 from .segmentation_run import RunListener
-from .sequence_run import browserOf
+from .sequence_frame import browserOf
 from .volume_export import hasVoxels
 
 SECTIONS = ("inputs", "organs", "outputs", "advanced")

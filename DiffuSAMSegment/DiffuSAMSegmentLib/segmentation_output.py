@@ -8,8 +8,10 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from .segment_origin import ORIGIN_TAG, originKey, segmentTag, wasFoundIn
+from .sequence_frame import ShownFrame
+
 ORGAN_TAG = "DiffuSAM.Organ"
-VOLUME_TAG = "DiffuSAM.Volume"
 REPORT_ATTRIBUTE = "DiffuSAM.Report"
 PARTIAL_ATTRIBUTE = "DiffuSAM.Partial"
 
@@ -19,6 +21,9 @@ class SegmentationOutput:
 
     Segments that are already in the node stay as they are, except that those which an earlier run found of the
     same organs in the same volume give way once the new ones are complete.
+
+    Meanwhile the user may edit the node, undo, or look at another frame of a sequence, which take the image from the
+    segments, or put another segmentation into the node; neither may spoil the result or another frame's.
 
     :param volumeNode: the volume that is segmented
     :param segmentationNode: None makes a new node
@@ -32,9 +37,15 @@ class SegmentationOutput:
         self._ids: dict[int, str] = {}
         self._replaced: list[str] = []
         self._hidden: list[str] = []
-        self._array = self._image = None
+        self._array = self._image = self._scalars = None
+        # Whether slices appeared that the image does not show yet.
+        self._isBehind = False
         self._hadSurface = False
         self.node = segmentationNode if segmentationNode is not None else self._newNode()
+        self._frame = ShownFrame(self.node)
+        # As they are now: a volume of a sequence may show another frame later.
+        self._dimensions = volumeNode.GetImageData().GetDimensions()
+        self._imageToWorld = _imageToWorld(volumeNode, self.node)
 
     @staticmethod
     def whyNot(volumeNode, segmentationNode) -> str:
@@ -62,24 +73,15 @@ class SegmentationOutput:
         names = {organ.name for organ in self._organs}
         for identifier in segmentIDs(self.node):
             segment = segmentation.GetSegment(identifier)
-            if _tag(segment, ORGAN_TAG) in names and _tag(segment, VOLUME_TAG) == self._volumeNode.GetID():
+            if segmentTag(segment, ORGAN_TAG) in names and wasFoundIn(self._volumeNode, segment, self.node):
                 self._replaced.append(identifier)
         self._hidden = [i for i in self._replaced if self._display().GetSegmentVisibility(i)]
         for identifier in self._hidden:
             self._display().SetSegmentVisibility(identifier, False)
-        self._image, self._array = self._newImage()
+        self._newImage()
         for organ in self._organs:
-            segment = slicer.vtkSegment()
-            segment.SetName(organ.name)
-            segment.SetColor(*organ.color)
-            segment.SetLabelValue(organ.value)
-            segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), organ.terminology)
-            segment.SetTag(ORGAN_TAG, organ.name)
-            segment.SetTag(VOLUME_TAG, self._volumeNode.GetID())
-            segment.AddRepresentation(_binary(), self._image)
-            identifier = segmentation.GenerateUniqueSegmentID(organ.name.replace(" ", "_"))
-            segmentation.AddSegment(segment, identifier)
-            self._ids[organ.value] = identifier
+            self._ids[organ.value] = segmentation.GenerateUniqueSegmentID(organ.name.replace(" ", "_"))
+            self._addSegment(organ)
 
     def update(self, labels, boxes) -> None:
         """Copies the parts of the labels that changed.
@@ -87,6 +89,13 @@ class SegmentationOutput:
         :param labels: array (z, y, x) on the volume's grid
         :param boxes: first and last + 1 along each axis, for each part
         """
+        if not self._frame.isShown():
+            self._isBehind = True
+            return
+        if self._isBehind or not self._isAttached():
+            self._isBehind = False
+            self._attach(labels)
+            return
         for box in boxes:
             part = tuple(slice(low, high) for low, high in box)
             self._array[part] = labels[part]
@@ -98,37 +107,53 @@ class SegmentationOutput:
         :param labels: array (z, y, x) on the volume's grid
         :param report: the run report as JSON
         """
-        absent = [identifier for value, identifier in self._ids.items() if not (labels == value).any()]
-        self._array[:] = labels
-        self._image.Modified()
+        self._frame.show()
         segmentation = self.node.GetSegmentation()
+        absent = {value for value in self._ids if not (labels == value).any()}
+        for organ in self._organs:
+            if organ.value not in absent and segmentation.GetSegment(self._ids[organ.value]) is None:
+                # The user deleted it meanwhile, or an undo did; the report counts it.
+                self._addSegment(organ)
+        self._attach(labels)
         for identifier in self._replaced:
             _removeSegment(segmentation, identifier)
-        for identifier in absent:
-            segmentation.RemoveSegment(identifier)
+        for value in absent:
+            segmentation.RemoveSegment(self._ids[value])
         if volumeOf(self.node) is None:
             self.node.SetReferenceImageGeometryParameterFromVolumeNode(self._volumeNode)
         self._restoreSurface()
         self.node.SetAttribute(REPORT_ATTRIBUTE, report)
         self.node.RemoveAttribute(PARTIAL_ATTRIBUTE)
 
-    def discard(self, keepPartial: bool = False) -> None:
-        """After Stop or an error: everything as before, or what was found so far kept beside it."""
+    def discard(self, labels=None) -> None:
+        """After Stop or an error: everything as before, or what was found so far kept beside it.
+
+        :param labels: array (z, y, x) on the volume's grid, of what is to be kept; None keeps nothing
+        """
         if slicer.mrmlScene is None or not slicer.mrmlScene.IsNodePresent(self.node):
             return
-        kept = keepPartial and bool(self._array.any())
+        kept = labels is not None and bool(labels.any())
         if self._created and not kept:
             removeNode(self.node)
             return
+        self._frame.show()
         segmentation = self.node.GetSegmentation()
+        if kept:
+            self._attach(labels)
+        images = self._imagesOfOthers()
         for value, identifier in self._ids.items():
-            if not kept or not (self._array == value).any():
+            segment = segmentation.GetSegment(identifier)
+            if segment is None:
+                continue
+            if not kept or not (labels == value).any():
+                _clearIfAmong(images, segment)
                 segmentation.RemoveSegment(identifier)
             else:
                 # No later run shall take it for a complete organ and let it go.
-                segmentation.GetSegment(identifier).RemoveTag(ORGAN_TAG)
+                segment.RemoveTag(ORGAN_TAG)
         for identifier in self._hidden:
-            self._display().SetSegmentVisibility(identifier, True)
+            if segmentation.GetSegment(identifier) is not None:
+                self._display().SetSegmentVisibility(identifier, True)
         if kept:
             self.node.SetAttribute(PARTIAL_ATTRIBUTE, "1")
         self._restoreSurface()
@@ -147,21 +172,61 @@ class SegmentationOutput:
         hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(volumeItem))
         return node
 
-    def _newImage(self):
+    def _addSegment(self, organ) -> None:
+        segment = slicer.vtkSegment()
+        segment.SetName(organ.name)
+        segment.SetColor(*organ.color)
+        segment.SetLabelValue(organ.value)
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), organ.terminology)
+        segment.SetTag(ORGAN_TAG, organ.name)
+        segment.SetTag(ORIGIN_TAG, originKey(self.node, self._volumeNode))
+        segment.AddRepresentation(_binary(), self._image)
+        self.node.GetSegmentation().AddSegment(segment, self._ids[organ.value])
+
+    def _isAttached(self) -> bool:
+        """Whether the segments still show the image, the image the array, and no other segment is in it."""
+        segmentation = self.node.GetSegmentation()
+        values = {identifier: value for value, identifier in self._ids.items()}
+        for identifier in segmentIDs(self.node):
+            segment = segmentation.GetSegment(identifier)
+            isIn = segment.GetRepresentation(_binary()) is self._image
+            if isIn != (identifier in values) or (isIn and segment.GetLabelValue() != values[identifier]):
+                return False
+        return self._image.GetPointData().GetScalars() is self._scalars
+
+    def _attach(self, labels) -> None:
+        """Gives the segments, as far as they are there, a new image that shows labels (z, y, x)."""
+        segmentation = self.node.GetSegmentation()
+        images = self._imagesOfOthers()
+        self._newImage()
+        self._array[:] = labels
+        for value, identifier in self._ids.items():
+            segment = segmentation.GetSegment(identifier)
+            if segment is None:
+                continue
+            _clearIfAmong(images, segment)
+            segment.AddRepresentation(_binary(), self._image)
+            segment.SetLabelValue(value)
+        self._image.Modified()
+
+    def _imagesOfOthers(self) -> list:
+        """The images of the segments that are not of this run."""
+        segmentation = self.node.GetSegmentation()
+        others = (identifier for identifier in segmentIDs(self.node) if identifier not in self._ids.values())
+        return [segmentation.GetSegment(identifier).GetRepresentation(_binary()) for identifier in others]
+
+    def _newImage(self) -> None:
+        """Makes an empty image; the array (z, y, x) is a view of its voxels."""
         from vtk.util.numpy_support import vtk_to_numpy
 
-        x, y, z = self._volumeNode.GetImageData().GetDimensions()
-        image = slicer.vtkOrientedImageData()
-        image.SetDimensions(x, y, z)
-        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-        array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z, y, x)
-        array[:] = 0
-        matrix = vtk.vtkMatrix4x4()
-        self._volumeNode.GetIJKToRASMatrix(matrix)
-        relative = _relativeTransform(self._volumeNode, self.node)
-        vtk.vtkMatrix4x4.Multiply4x4(relative, matrix, matrix)
-        image.SetImageToWorldMatrix(matrix)
-        return image, array
+        x, y, z = self._dimensions
+        self._image = slicer.vtkOrientedImageData()
+        self._image.SetDimensions(x, y, z)
+        self._image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        self._image.SetImageToWorldMatrix(self._imageToWorld)
+        self._scalars = self._image.GetPointData().GetScalars()
+        self._array = vtk_to_numpy(self._scalars).reshape(z, y, x)
+        self._array[:] = 0
 
     def _display(self):
         if self.node.GetDisplayNode() is None:
@@ -238,22 +303,37 @@ def segmentIDs(node) -> list[str]:
     return [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
 
 
-def _tag(segment, name: str) -> str:
-    value = vtk.mutable("")
-    return str(value) if segment.GetTag(name, value) else ""
-
-
 def _removeSegment(segmentation, identifier: str) -> None:
-    """Removes a segment and its voxels: those of a shared layer would stay, and pass to whoever gets its label."""
+    """Removes a segment, if it is there, and its voxels."""
+    segment = segmentation.GetSegment(identifier)
+    if segment is not None:
+        image, value = segment.GetRepresentation(_binary()), segment.GetLabelValue()
+        segmentation.RemoveSegment(identifier)
+        _clear(image, value)
+
+
+def _clearIfAmong(images: list, segment) -> None:
+    """Removes the voxels of a segment from its image, if that is one of those."""
+    if any(segment.GetRepresentation(_binary()) is image for image in images):
+        _clear(segment.GetRepresentation(_binary()), segment.GetLabelValue())
+
+
+def _clear(image, value: int) -> None:
+    """Removes the voxels of one label: those of a shared layer would stay, and pass to whoever gets the label."""
     from vtk.util.numpy_support import vtk_to_numpy
 
-    segment = segmentation.GetSegment(identifier)
-    image, value = segment.GetRepresentation(_binary()), segment.GetLabelValue()
-    segmentation.RemoveSegment(identifier)
     if image is not None and image.GetPointData().GetScalars() is not None:
         array = vtk_to_numpy(image.GetPointData().GetScalars())
         array[array == value] = 0
         image.Modified()
+
+
+def _imageToWorld(volumeNode, segmentationNode):
+    """From the volume's voxels to the segmentation's own coordinates."""
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    vtk.vtkMatrix4x4.Multiply4x4(_relativeTransform(volumeNode, segmentationNode), matrix, matrix)
+    return matrix
 
 
 def _relativeTransform(volumeNode, segmentationNode):

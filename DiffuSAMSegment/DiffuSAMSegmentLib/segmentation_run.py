@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from slicer.i18n import tr as _
 from .errors import SegmentationError, hintOf, unforeseen, withNames
 from .library import addLibraryToPath
 from .segmentation_output import SegmentationOutput, exists, openLabels, shape
-from .temporary_folder import makeTemporaryFolder
+from .temporary_folder import makeTemporaryFolder, removeTemporaryFolder
 from .volume_export import exportVolume, hasVoxels
 from .worker_process import WorkerProcess
 
@@ -196,7 +195,7 @@ class SegmentationRun:
         self.ended = True
         self._stopRefreshing()
         if self._output is not None:
-            self._output.discard(keepPartial)
+            self._output.discard(self._labels if keepPartial else None)
         self._removeFolder()
 
     def _stopRefreshing(self) -> None:
@@ -210,7 +209,7 @@ class SegmentationRun:
         # Windows does not remove a file that is mapped.
         self._labels = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            removeTemporaryFolder(self._folder)
 
 
 def organsOf(prior: str, wanted: tuple[str, ...] | None) -> list:

@@ -9,15 +9,8 @@ from .errors import SegmentationError, unforeseen
 from .segmentation_output import exists, removeNode
 from .segmentation_run import RunListener, RunSettings, SegmentationRun
 from .segmentation_snapshot import SegmentationSnapshot
+from .sequence_frame import browserOf
 from .worker_process import WorkerProcess
-
-
-def browserOf(volumeNode):
-    """The sequence browser whose present frame a volume node shows, or None."""
-    sequences = getattr(slicer.modules, "sequences", None)
-    if sequences is None or volumeNode is None:
-        return None
-    return sequences.logic().GetFirstBrowserNodeForProxyNode(volumeNode)
 
 
 class SequenceRun:

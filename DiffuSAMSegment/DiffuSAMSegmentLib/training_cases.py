@@ -79,7 +79,7 @@ class CaseTable:
         return selector
 
     def _onNodeChanged(self, _node: object) -> None:
-        if self._updating or slicer.mrmlScene.IsClosing():
+        if self._updating or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
             return
         cases = self._cases()
         for number, case in enumerate(cases):

@@ -133,7 +133,12 @@ def _labelArray(case: TrainingCase, organs: list[str]):
     segmentation = case.segmentationNode.GetSegmentation()
     binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     hadBinary = segmentation.ContainsRepresentation(binary)
-    identifiers = [segmentation.GetSegmentIdBySegmentName(organ) for organ in organs]
+    # Slicer's own look-up by name takes Tumour for tumour.
+    byName = {
+        segmentation.GetNthSegment(n).GetName(): segmentation.GetNthSegmentID(n)
+        for n in range(segmentation.GetNumberOfSegments())
+    }
+    identifiers = [byName[organ] for organ in organs]
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "__temp__")
     try:
         done = slicer.modules.segmentations.logic().ExportSegmentsToLabelmapNode(

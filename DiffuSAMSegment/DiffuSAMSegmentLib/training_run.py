@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from slicer.i18n import tr as _
 from .errors import SegmentationError, hintOf, withNames
 from .library import addLibraryToPath
 from .segmentation_run import KEEPS_PROCESS
-from .temporary_folder import makeTemporaryFolder
+from .temporary_folder import makeTemporaryFolder, removeTemporaryFolder
 from .training_export import TrainingCase, exportCase, whyNotTrain
 from .worker_process import WorkerProcess
 
@@ -183,7 +182,7 @@ class TrainingRun:
     def _end(self) -> None:
         self.ended = True
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            removeTemporaryFolder(self._folder)
 
 
 def whyNotName(name: str) -> str:
