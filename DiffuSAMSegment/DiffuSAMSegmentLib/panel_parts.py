@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .library import addLibraryToPath
+from .library_location import addLibraryToPath
 
 LARGEST_LOG = 5000
 

@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import hintOf
-from .library import addLibraryToPath
+from .library_location import addLibraryToPath
 
 MODALITIES = ("CT", "MR")
 

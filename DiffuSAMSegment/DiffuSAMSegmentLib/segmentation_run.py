@@ -11,7 +11,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError, hintOf, unforeseen, withNames
-from .library import addLibraryToPath
+from .library_location import addLibraryToPath
 from .segmentation_output import SegmentationOutput, exists, openLabels, shape
 from .temporary_folder import makeTemporaryFolder, removeTemporaryFolder
 from .volume_export import exportVolume, hasVoxels
