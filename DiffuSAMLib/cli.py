@@ -153,7 +153,7 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-refine",
         action="store_true",
-        help="leave outlines as coarse as the network draws them, and fat in organs",
+        help="leave outlines as coarse as the network draws them, and fat and bone in organs",
     )
     command.add_argument("--no-clean", action="store_true", help="keep small pieces and holes")
 

@@ -74,6 +74,7 @@ def write_prior(
                 tuple(record.organs),
                 in_pieces=tuple(record.in_pieces),
                 solid=tuple(record.solid),
+                soft=tuple(record.soft),
                 layout=record.layout,
                 regions=record.regions,
                 modalities=tuple(record.known),

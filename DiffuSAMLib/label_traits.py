@@ -8,24 +8,34 @@ from typing import Any
 import numpy as np
 
 from .datasets import LabelledStack
-from .hounsfield import is_solid
+from .hounsfield import is_soft, is_solid
 from .layout import Position, centre_of, layout_of
+from .organ_names import organ_key
 from .organ_regions import regions_of
 from .postprocessing import has_several_pieces
+from .procedural import ORGAN_NAMES
 from .volumes import CT_WINDOW_HU
 
 
-def label_traits(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, Any]:
-    """The fields `in_pieces`, `solid`, `layout` and `regions` of a prior's configuration.
+def label_traits(
+    stacks: Sequence[LabelledStack], organs: tuple[str, ...], *, procedural: int = 0
+) -> dict[str, Any]:
+    """The fields `in_pieces`, `solid`, `soft`, `layout` and `regions` of a prior's configuration.
 
     Args:
         stacks: The training cases, with labels 1 for the first of `organs`.
         organs: Names of the labels.
+        procedural: How many procedural abdomens are learnt from besides: what CT shows of the organs that they have is
+            known without a case.
     """
     layout = _layout(stacks, organs)
+    solid, soft = _tissues(stacks, organs)
+    if procedural and not any(stack.modality == "CT" for stack in stacks):
+        solid = soft = tuple(organ for organ in organs if organ_key(organ) in ORGAN_NAMES.values())
     return {
         "in_pieces": _in_pieces(stacks, organs),
-        "solid": _solid(stacks, organs),
+        "solid": solid,
+        "soft": soft,
         "layout": layout,
         "regions": regions_of(_positions(stacks, organs), layout),
     }
@@ -39,16 +49,20 @@ def _in_pieces(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tupl
     )
 
 
-def _solid(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> tuple[str, ...]:
-    """Organs without fat or gas in at least half of the CT cases that show them."""
-    seen: dict[str, list[bool]] = {organ: [] for organ in organs}
+def _tissues(
+    stacks: Sequence[LabelledStack], organs: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Organs without fat or gas in at least half of the CT cases that show them; without anything bright in all."""
+    seen: dict[str, list[tuple[bool, bool]]] = {organ: [] for organ in organs}
     low, high = CT_WINDOW_HU
     for stack in (stack for stack in stacks if stack.modality == "CT"):
         hu = stack.images().numpy() * (high - low) + low
         for value, organ in enumerate(organs, start=1):
             if (mask := stack.labels == value).any():
-                seen[organ].append(is_solid(hu[mask]))
-    return tuple(organ for organ, cases in seen.items() if cases and 2 * sum(cases) >= len(cases))
+                seen[organ].append((is_solid(hu[mask]), is_soft(hu[mask])))
+    shown = {organ: cases for organ, cases in seen.items() if cases}
+    solid = (organ for organ, cases in shown.items() if 2 * sum(one for one, _ in cases) >= len(cases))
+    return tuple(solid), tuple(organ for organ, cases in shown.items() if all(one for _, one in cases))
 
 
 def _layout(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, Position]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .bright_fat import remove_bright_fat
 from .geometry import AxisOrder
-from .hounsfield import remove_fat
+from .hounsfield import remove_bright, remove_fat
 from .organ_regions import keep_to_regions
 from .postprocessing import clean_labels
 from .prior import PriorConfig
@@ -67,17 +67,23 @@ class OrganTraits:
             spacing=spacing,
         )
 
-    def remove_fat(self, labels: np.ndarray, volume: Volume, order: AxisOrder) -> None:
-        """Takes fat out of solid organs, in place: in CT, and in MR that shows it bright.
+    def remove_other_tissue(self, labels: np.ndarray, volume: Volume, order: AxisOrder) -> None:
+        """Takes out of organs, in place, what is not of them by its brightness.
+
+        Fat from solid organs, in CT and in MR that shows it bright; in CT what is as bright as bone from soft organs.
 
         Args:
             labels: uint8 `(z, y, x)` on the volume's grid.
             volume: The image.
             order: From it to the canonical stack.
         """
-        solid = self._values(self.config.solid)
-        remove = remove_fat if volume.modality == "CT" else remove_bright_fat
-        remove(order.view(labels), order.apply(volume.array), solid, spacing=order.geometry.spacing[::-1])
+        solid, spacing = self._values(self.config.solid), order.geometry.spacing[::-1]
+        found, image = order.view(labels), order.apply(volume.array)
+        if volume.modality == "CT":
+            remove_bright(found, image, self._values(self.config.soft))
+            remove_fat(found, image, solid, spacing=spacing)
+        else:
+            remove_bright_fat(found, image, solid, spacing=spacing)
 
     def _values(self, among: Sequence[str]) -> list[int]:
         """The labels of those whose names are `among` these."""

@@ -51,6 +51,7 @@ class PriorConfig:
         training_steps: Length of the noise schedule.
         in_pieces: Those labels that consist of several large pieces in some training case, such as "kidneys".
         solid: Those labels to which neither fat nor gas belongs in most CT training cases.
+        soft: Those labels to which nothing as bright as bone or contrast medium belongs in any CT training case.
         layout: Positions `(z, y, x)` of the labels in mm, up to a common shift, as in the training cases.
         regions: Of labels, in the frame of the layout, as in the training cases.
         modalities: Of the scans that the weights have seen; in others organs are kept to their regions.
@@ -70,6 +71,7 @@ class PriorConfig:
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
     solid: tuple[str, ...] = ()
+    soft: tuple[str, ...] = ()
     layout: Mapping[str, Position] = field(default_factory=dict)
     regions: Mapping[str, OrganRegion] = field(default_factory=dict)
     modalities: tuple[str, ...] = ("CT", "MR")
@@ -78,7 +80,7 @@ class PriorConfig:
 
     def __post_init__(self) -> None:
         # Headers are made by others, too.
-        for name in ("organs", "in_pieces", "solid", "modalities"):
+        for name in ("organs", "in_pieces", "solid", "soft", "modalities"):
             names = getattr(self, name)
             if not isinstance(names, tuple) or not all(isinstance(each, str) for each in names):
                 raise ValueError(f"{name} must be texts, not {names}")

@@ -46,7 +46,7 @@ class SegmentOptions:
         smooth: Let masks spread within what the image shows as one piece, across slices too where these are chained;
             those of three planes that are joined are not smoothed.
         refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
-            organs.
+            organs; in CT, bone and contrast medium too.
         clean: Drop small pieces (all but the largest, of organs that are one piece) and fill small holes.
         axial_only: Leave out the other planes of a prior that has learnt from three.
         propagation: How slices are chained; those of three planes that are joined are not.
@@ -178,7 +178,7 @@ class Segmenter:
         with timer("clean"):
             order = views[0].order
             if options.refine:
-                traits.remove_fat(labels, volume, order)
+                traits.remove_other_tissue(labels, volume, order)
             if options.clean:
                 stack = order.view(labels)
                 stack[:] = traits.cleaned(stack, order.geometry.spacing[::-1])

@@ -170,7 +170,7 @@ def _train(
     planes = planes_to_learn(recipe.planes, geometries)
     held_out = choose_held_out(stacks, recipe.validation)
     torch.manual_seed(recipe.training.seed)
-    traits = label_traits(stacks, chosen)
+    traits = label_traits(stacks, chosen, procedural=recipe.procedural)
     prior = Prior(recipe.prior_config(loaded.backbone, chosen, **traits, planes=planes)).to(network.device)
     if restart and processes.main:
         checkpoint.unlink(missing_ok=True)
@@ -194,6 +194,7 @@ def _train(
         device=str(network.device),
         in_pieces=list(traits["in_pieces"]),
         solid=list(traits["solid"]),
+        soft=list(traits["soft"]),
         layout=traits["layout"],
         regions=traits["regions"],
         known=sorted({*modalities, *(earlier.modalities if earlier else ())}),

@@ -39,6 +39,7 @@ class RunRecord:
         device: Where it runs.
         in_pieces: Organs that consist of several large pieces.
         solid: Organs without fat or gas in CT.
+        soft: Organs without anything as bright as bone in CT.
         layout: Where organs lie to one another.
         regions: In which cells around them each lies.
         known: Modalities of all scans that the weights have seen.
@@ -60,6 +61,7 @@ class RunRecord:
     device: str
     in_pieces: list[str] = dataclasses.field(default_factory=list)
     solid: list[str] = dataclasses.field(default_factory=list)
+    soft: list[str] = dataclasses.field(default_factory=list)
     layout: dict[str, Position] = dataclasses.field(default_factory=dict)
     regions: dict[str, OrganRegion] = dataclasses.field(default_factory=dict)
     known: list[str] = dataclasses.field(default_factory=lambda: ["CT", "MR"])

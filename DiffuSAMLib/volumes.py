@@ -80,10 +80,15 @@ def read_volume(path: str | Path, *, modality: str | None = None, series: str | 
     require_contrast(array, path)
     if given is None and chosen is not None and chosen.modality:
         given = parse_dicom_modality(chosen.modality, path)
+    if given is None:
+        given = guess_modality(array)
+        if chosen is not None:
+            warnings.append(f"The DICOM series in {path} does not say its modality; it is taken for {given}.")
+            log.warning("%s", warnings[-1])
     return Volume(
         array,
         geometry_of(image, path),
-        given or guess_modality(array),
+        given,
         str(path),
         series_uid=chosen.uid or None if chosen is not None else None,
         warnings=tuple(warnings),

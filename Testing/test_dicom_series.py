@@ -72,6 +72,15 @@ def test_a_series_is_read_in_the_order_of_its_positions(tmp_path: Path) -> None:
     assert volume.modality == "MR"
 
 
+def test_a_modality_that_is_not_said_is_guessed_aloud(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1, 2], modality="")
+    volume = read_volume(tmp_path)
+    assert volume.warnings == (
+        f"The DICOM series in {tmp_path} does not say its modality; it is taken for {volume.modality}.",
+    )
+    assert read_volume(tmp_path, modality="CT").warnings == ()
+
+
 def test_other_files_in_the_folder_do_not_matter(tmp_path: Path) -> None:
     write_series(tmp_path, [0, 1, 2])
     (tmp_path / "notes.txt").write_text("hello")

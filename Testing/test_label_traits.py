@@ -17,7 +17,7 @@ def stack(seed: int = 3, modality: str = "CT") -> LabelledStack:
 
 def test_organs_of_one_piece_without_fat() -> None:
     traits = label_traits([stack(3), stack(4)], ORGANS)
-    assert (traits["in_pieces"], traits["solid"]) == ((), ORGANS)
+    assert (traits["in_pieces"], traits["solid"], traits["soft"]) == ((), ORGANS, ORGANS)
 
 
 def test_the_layout_says_where_organs_lie_in_mm() -> None:
@@ -54,5 +54,27 @@ def test_a_label_of_fat_is_not_solid() -> None:
     assert "liver" not in label_traits([replace(one, labels=labels)], ORGANS)["solid"]
 
 
-def test_mr_tells_nothing_of_fat() -> None:
-    assert label_traits([stack(modality="MR")], ORGANS)["solid"] == ()
+def test_an_organ_that_is_calcified_in_one_case_is_not_soft() -> None:
+    one = stack(3)
+    slices = one.slices.copy()
+    slices[tuple(np.argwhere(one.labels == 1)[::20].T)] = 255
+    traits = label_traits([stack(3), stack(4), replace(one, slices=slices)], ORGANS)
+    assert (traits["solid"], traits["soft"]) == (ORGANS, ORGANS[1:])
+
+
+def test_mr_tells_nothing_of_fat_and_bone() -> None:
+    traits = label_traits([stack(modality="MR")], ORGANS)
+    assert (traits["solid"], traits["soft"]) == ((), ())
+
+
+def test_procedural_abdomens_tell_where_no_case_is_ct() -> None:
+    organs = (*ORGANS, "pancreas")
+    traits = label_traits([stack(modality="MR")], organs, procedural=2)
+    assert (traits["solid"], traits["soft"]) == (ORGANS, ORGANS)
+    # A case that is CT tells more.
+    traits = label_traits([stack(3)], organs, procedural=2)
+    assert (traits["solid"], traits["soft"]) == (ORGANS, ORGANS)
+    one = stack(3)
+    slices = one.slices.copy()
+    slices[tuple(np.argwhere(one.labels == 1)[::20].T)] = 255
+    assert label_traits([replace(one, slices=slices)], organs, procedural=2)["soft"] == ORGANS[1:]

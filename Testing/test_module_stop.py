@@ -166,3 +166,28 @@ def test_a_package_that_the_child_misses_is_named(
     click_and_wait(installed, panel)
     assert "torch" in panel.ui.statusLabel.text
     assert scene_nodes() == before
+
+
+def test_closing_slicer_stops_a_script_that_waits(
+    installed: Installed, panel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import qt
+    import slicer
+
+    window = qt.QWidget()
+    window.show()
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
+    events = slicer.app.processEvents
+
+    def close_once_it_runs(*flags: Any) -> None:
+        events(*flags)
+        if panel.logic.process.pid:
+            window.close()
+
+    monkeypatch.setattr(slicer.app, "processEvents", close_once_it_runs)
+    volume = small_volume()
+    before = scene_nodes()
+    with pytest.raises(RuntimeError, match="was stopped"):
+        panel.logic.segment(volume)
+    assert scene_nodes() == before
+    installed.host.wait_until(lambda: not installed.processes(), 2)

@@ -246,6 +246,20 @@ def test_fat_is_taken_out_of_solid_organs_in_ct(segmenter: Segmenter, volume: Vo
     assert (unrefined != plain).any()
 
 
+def test_what_is_as_bright_as_bone_is_taken_out_of_soft_organs_in_ct(
+    segmenter: Segmenter, volume: Volume
+) -> None:
+    options = replace(EVERYWHERE, clean=False)
+    plain = segmenter.segment(volume, options).labels
+    found = taught(segmenter, soft=segmenter.prior.config.organs).segment(volume, options).labels
+    lost = plain != found
+    assert lost.any()
+    assert not found[lost].any()
+    assert volume.array[lost].min() > np.median(volume.array[found > 0])
+    bright = volume.array >= 300
+    assert (found[bright] > 0).sum() < (plain[bright] > 0).sum() / 2
+
+
 def test_bright_fat_is_taken_out_of_solid_organs_in_mr(segmenter: Segmenter) -> None:
     t1, suppressed = (
         make_abdomen(4, modality="MR", sequence=sequence, shape=(4, 64, 64), spacing=(5.0, 5.0, 40.0)).volume

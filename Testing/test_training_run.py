@@ -324,7 +324,7 @@ def test_organs_in_pieces_and_solid_ones_are_found_out(cases: list[LabelledFiles
     train_prior(both, output, recipe=RECIPE, device="cpu")
     loaded = load_prior(output)
     assert loaded.prior.config.in_pieces == ("kidneys",)
-    assert loaded.prior.config.solid == ("kidneys", "liver")
+    assert loaded.prior.config.solid == loaded.prior.config.soft == ("kidneys", "liver")
     kidneys, liver = (np.array(loaded.prior.config.layout[name]) for name in ("kidneys", "liver"))
     # The liver is on the right and in front, and columns go to the left, rows to the back.
     assert (liver[1:] < kidneys[1:] - 10).all()
@@ -342,4 +342,5 @@ def test_only_ct_tells_which_organs_are_solid(tmp_path: Path) -> None:
     output = tmp_path / "p.safetensors"
     no_validation = ValidationConfig(held_out="none")
     train_prior([case], output, recipe=replace(RECIPE, validation=no_validation), device="cpu")
-    assert load_prior(output).prior.config.solid == ()
+    config = load_prior(output).prior.config
+    assert config.solid == config.soft == ()

@@ -135,7 +135,14 @@ class TrainingLogic:
             raise SegmentationError(_("A prior is being trained."), _("Stop it, or wait for its end."))
 
     def waitFor(self, run) -> None:
-        """Lets the application go on until a run has ended."""
+        """Lets the application go on until a run has ended.
+
+        It is stopped when the main window closes: Slicer could not quit before its end, and nobody would see why.
+        """
+        window = slicer.util.mainWindow()
+        shown = window is not None and window.visible
         while not run.ended:
             slicer.app.processEvents()
+            if shown and not window.visible:
+                run.stop()
             qt.QThread.msleep(10)

@@ -168,7 +168,8 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
     stacks = [load_stack(case, organs=organs, size=network.image_size) for case in cases]
     planes = planes_to_learn(recipe.planes, [read_case(case)[0].geometry for case in cases])
     torch.manual_seed(recipe.training.seed)
-    config = recipe.prior_config(network, organs, **label_traits(stacks, organs), planes=planes)
+    traits = label_traits(stacks, organs, procedural=recipe.procedural)
+    config = recipe.prior_config(network, organs, **traits, planes=planes)
     prior = Prior(config)
     earlier_cases: tuple[str, ...] = ()
     modalities = known = modalities_of(stacks)

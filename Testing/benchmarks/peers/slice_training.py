@@ -24,7 +24,7 @@ from DiffuSAMLib.datasets import LabelledStack, load_stack
 from DiffuSAMLib.edge_aware_smoothing import smooth_masks
 from DiffuSAMLib.full_resolution import PlaneLogits, to_volume
 from DiffuSAMLib.geometry import to_canonical
-from DiffuSAMLib.hounsfield import remove_fat
+from DiffuSAMLib.hounsfield import remove_bright, remove_fat
 from DiffuSAMLib.plane_smoothing import SMOOTHED_SIDE
 from DiffuSAMLib.postprocessing import clean_labels
 from DiffuSAMLib.recipe import TrainingConfig
@@ -286,7 +286,8 @@ def segment_slices(
     labels, _ = to_volume(volume, [PlaneLogits(order, grid, logits)], refine=True)
     values, view, spacing = range(1, organs + 1), order.view(labels), order.geometry.spacing[::-1]
     if volume.modality == "CT":
-        # The organs that CT cases label here are all solid, as trainings of DiffuSAM find too.
+        # The organs that CT cases label here are all solid and soft, as trainings of DiffuSAM find too.
+        remove_bright(view, order.apply(volume.array), values)
         remove_fat(view, order.apply(volume.array), values, spacing=spacing)
     view[:] = clean_labels(view, values, spacing=spacing)
     return labels
