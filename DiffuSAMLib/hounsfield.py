@@ -67,7 +67,7 @@ def remove_bright(labels: np.ndarray, image: np.ndarray, values: Iterable[int]) 
     """Takes bone and contrast medium out of soft organs, such as a loop of bowel that was taken for a kidney.
 
     A voxel beside it that is more of it than of the organ goes too. What the rest of the organ encloses stays, for it
-    may be calcified, or treated.
+    may be calcified, or treated; so does all of it where it is more than a third of what was found (`MOST_FOREIGN`).
 
     Args:
         labels: `(z, y, x)` of a canonical stack, uint8; becomes 0 where the bright was.

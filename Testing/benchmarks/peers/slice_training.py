@@ -287,8 +287,9 @@ def segment_slices(
     values, view, spacing = range(1, organs + 1), order.view(labels), order.geometry.spacing[::-1]
     if volume.modality == "CT":
         # The organs that CT cases label here are all solid and soft, as trainings of DiffuSAM find too.
-        remove_bright(view, order.apply(volume.array), values)
-        remove_fat(view, order.apply(volume.array), values, spacing=spacing)
+        image = order.apply(volume.array)
+        remove_bright(view, image, values)
+        remove_fat(view, image, values, spacing=spacing)
     view[:] = clean_labels(view, values, spacing=spacing)
     return labels
 
