@@ -110,7 +110,8 @@ class IntensityAugmentation:
         Args:
             images: To change.
             generator: Decides.
-            labels: Organ of every pixel `(b, s, s)`, 0 elsewhere; without it, organs get no curves of their own.
+            labels: Organ of every pixel `(b, 1, s, s)` or `(b, c, s, s)`, 0 elsewhere; without it, organs get no
+                curves of their own.
         """
         batch = len(images)
 
@@ -161,7 +162,7 @@ def _organ_curves(images: Tensor, curved: Tensor, labels: Tensor, generator: tor
     """The images with another curve in each organ, its edge as soft as a pixel's partial volume."""
     for organ in labels.unique().tolist():
         if organ:
-            inside = (labels == organ)[:, None].to(images)
+            inside = (labels == organ).to(images)
             soft = F.avg_pool2d(inside, 3, stride=1, padding=1)
             curved = torch.lerp(curved, _random_curve(images, generator), soft)
     return curved

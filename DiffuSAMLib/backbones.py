@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,11 +31,27 @@ class ImageFeatures:
         fine: `(n, c/8, s/4, s/4)`.
         middle: `(n, c/4, s/8, s/8)`.
         coarse: `(n, c, s/16, s/16)`.
+        beside: Of the slices below and above, each level of both joined to twice as many channels, where the
+            prior's decoder of outlines sees them; see `slices_beside`.
     """
 
     fine: Tensor
     middle: Tensor
     coarse: Tensor
+    beside: ImageFeatures | None = None
+
+    @classmethod
+    def of_levels(cls, levels: Iterable[Tensor], *, beside: ImageFeatures | None = None) -> ImageFeatures:
+        """From the fine, the middle and the coarse level."""
+        fine, middle, coarse = levels
+        return cls(fine, middle, coarse, beside)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
+        """The slices of all parts, one after the other; all have slices beside them, or none."""
+        levels = (torch.cat(level) for level in zip(*(part.levels() for part in parts), strict=True))
+        beside = [part.beside for part in parts if part.beside is not None]
+        return cls.of_levels(levels, beside=cls.stacked(beside) if beside else None)
 
     def levels(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.fine, self.middle, self.coarse
@@ -44,11 +60,17 @@ class ImageFeatures:
         return self.coarse.shape[0]
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> ImageFeatures:
-        return ImageFeatures(self.fine[index], self.middle[index], self.coarse[index])
+        beside = None if self.beside is None else self.beside[index]
+        return ImageFeatures(self.fine[index], self.middle[index], self.coarse[index], beside)
 
     def repeat(self, organs: int) -> ImageFeatures:
-        """Each slice `organs` times in a row: `(n * organs, ...)`."""
-        return ImageFeatures(*(level.repeat_interleave(organs, dim=0) for level in self.levels()))
+        """Each slice `organs` times in a row: `(n * organs, ...)`, without those beside it."""
+        return self.of_levels(level.repeat_interleave(organs, dim=0) for level in self.levels())
+
+    def between(self, below: ImageFeatures, above: ImageFeatures) -> ImageFeatures:
+        """The same slices, each with its own one of `n` below and above beside it."""
+        joined = (torch.cat(pair, dim=1) for pair in zip(below.levels(), above.levels(), strict=True))
+        return self.of_levels(self.levels(), beside=self.of_levels(joined))
 
 
 @dataclass(frozen=True)

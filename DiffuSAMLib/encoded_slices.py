@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
-from .slice_sampler import SliceSampler
+from .slice_sampler import Batch, SliceSampler
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,8 @@ class EncodedBatch:
     def of(cls, choices: Sequence[Choice]) -> EncodedBatch:
         slices = [choice.slice for choice in choices]
         device = slices[0].masks.device
-        levels = zip(*(each.features.levels() for each in slices), strict=True)
         return cls(
-            features=ImageFeatures(*(torch.cat(level) for level in levels)),
+            features=ImageFeatures.stacked([each.features for each in slices]),
             masks=torch.stack([each.masks for each in slices]),
             known=torch.stack([each.known for each in slices]).to(device),
             organs=torch.tensor([choice.organ for choice in choices], device=device),
@@ -152,7 +151,7 @@ class EncodedSlices:
             self.sampler.seek(number)
             drawn.append(self.sampler.draw(1))
         device = self.backbone.device
-        features = self.backbone.encode_image(torch.cat([each.images for each in drawn]).to(device))
+        features = self._features(drawn)
         masks = torch.cat([each.masks for each in drawn])
         rows, organs = masks.flatten(2).any(2).nonzero(as_tuple=True)
         nothing = mask_to_logits(torch.zeros(1, 1, *masks.shape[-2:], device=device))
@@ -166,13 +165,23 @@ class EncodedSlices:
                 memories[row][organ] = memory.clone()
         for row, each in enumerate(drawn):
             yield EncodedSlice(
-                # Not views: these would keep all slices of the chunk in memory.
-                ImageFeatures(*(level[row : row + 1].clone() for level in features.levels())),
+                # A tensor as index copies; views would keep all slices of the chunk in memory.
+                features[torch.tensor([row])],
                 masks[row].to(device),
                 each.known[0],
                 memories[row],
                 absent[row].clone(),
             )
+
+    def _features(self, drawn: Sequence[Batch]) -> ImageFeatures:
+        """Of slices drawn one by one, with those beside them if these were drawn, too."""
+        images = [torch.cat([each.images for each in drawn])]
+        for others in ([each.below for each in drawn], [each.above for each in drawn]):
+            if known := [other for other in others if other is not None]:
+                images.append(torch.cat(known))
+        features = self.backbone.encode_image(torch.cat(images).to(self.backbone.device))
+        own, *beside = (features[at : at + len(drawn)] for at in range(0, len(features), len(drawn)))
+        return own.between(*beside) if beside else own
 
     def _choice(self, chosen: EncodedSlice, seed: np.random.SeedSequence) -> Choice:
         config = self.sampler.config

@@ -13,6 +13,7 @@ from .geometry import AxisOrder
 from .lanes import Lanes, even_parts
 from .planes import Plane, to_plane
 from .slices import SliceGrid, as_channels
+from .slices_beside import numbers_beside
 from .tensor_store import TensorStore
 from .volumes import Volume, intensity_window, scale_intensity
 
@@ -109,5 +110,12 @@ class EncodedVolume:
             )[:, 0].numpy()
         return images
 
-    def features(self, numbers: Sequence[int]) -> ImageFeatures:
-        return ImageFeatures(*self.store.get(numbers, device=self._backbone.device))
+    def features(self, numbers: Sequence[int], *, reach_mm: float = 0.0) -> ImageFeatures:
+        """Of slices of these numbers, encoded before; with a reach, of the ones so far below and above, too."""
+        features = ImageFeatures.of_levels(self.store.get(numbers, device=self._backbone.device))
+        if not reach_mm:
+            return features
+        beside = numbers_beside(
+            numbers, count=len(self), spacing=self.order.geometry.spacing[2], reach_mm=reach_mm
+        )
+        return features.between(*(self.features(others) for others in beside))

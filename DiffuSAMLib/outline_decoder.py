@@ -22,19 +22,36 @@ class OutlineDecoder(nn.Module):
         channels: Of the backbone's fine, middle and coarse features.
         organs: How many.
         width: Channels at the fine level; twice and four times as many at the coarser ones.
+        sees_beside: Whether it sees the features of the slices below and above, too. To begin with they count for
+            nothing: weights of a decoder that did not see them can be gone on from.
     """
 
-    def __init__(self, channels: tuple[int, int, int], organs: int, *, width: int) -> None:
+    def __init__(
+        self, channels: tuple[int, int, int], organs: int, *, width: int, sees_beside: bool = False
+    ) -> None:
         super().__init__()
         widths = (width, 2 * width, 4 * width)
         self.project = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=True))
+        self.project_beside = nn.ModuleList(
+            _begun_with_zeros(nn.Conv2d(2 * c, w, 1, bias=False))
+            for c, w in zip(channels, widths, strict=True)
+            if sees_beside
+        )
         self.blocks = nn.ModuleList(_block(w) for w in widths)
         self.narrow = nn.ModuleList(nn.Conv2d(coarser, finer, 1) for finer, coarser in pairwise(widths))
         self.head = nn.Conv2d(width, organs, 1)
 
     def forward(self, features: ImageFeatures) -> Tensor:
-        """Logits `(n, organs, s/4, s/4)`; the background's is 0, see `compete`."""
+        """Logits `(n, organs, s/4, s/4)`; the background's is 0, see `compete`.
+
+        Args:
+            features: With the slices beside them, where the decoder sees these.
+        """
         levels = [project(level) for project, level in zip(self.project, features.levels(), strict=True)]
+        if self.project_beside:
+            beside = features.beside.levels() if features.beside is not None else ()
+            pairs = zip(levels, self.project_beside, beside, strict=True)
+            levels = [level + project(other) for level, project, other in pairs]
         x = self.blocks[2](levels[2])
         for finer in (1, 0):
             coarser = F.interpolate(
@@ -58,3 +75,8 @@ def _block(width: int) -> nn.Sequential:
     for _ in range(2):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(GROUPS, width), nn.SiLU()]
     return nn.Sequential(*layers)
+
+
+def _begun_with_zeros(convolution: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(convolution.weight)
+    return convolution

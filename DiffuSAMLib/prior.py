@@ -46,6 +46,7 @@ class PriorConfig:
         feature_channels: Channels of the backbone's fine, middle and coarse features.
         width: Channels of the denoising UNet at full and at half resolution.
         outline_width: Channels of the decoder of outlines at the finest level of features.
+        reach_mm: How far below and above a slice the two are whose features that decoder sees, too; 0: it does not.
         kind: "diffusion", or "regression": the same network without noise, the control that shows what
             diffusion adds.
         training_steps: Length of the noise schedule.
@@ -67,6 +68,7 @@ class PriorConfig:
     feature_channels: tuple[int, int, int]
     width: tuple[int, int] = (16, 32)
     outline_width: int = 32
+    reach_mm: float = 0.0
     kind: Literal["diffusion", "regression"] = "diffusion"
     training_steps: int = 1000
     in_pieces: tuple[str, ...] = ()
@@ -100,6 +102,8 @@ class PriorConfig:
             raise ValueError(f"training_steps must be 2 to {MOST_STEPS}, not {self.training_steps}")
         if self.planes not in (AXIAL, PLANES):
             raise ValueError(f"planes must be {AXIAL} or {PLANES}, not {self.planes}")
+        if not 0 <= self.reach_mm < float("inf"):
+            raise ValueError(f"reach_mm must be 0 or more, not {self.reach_mm}")
         if not 0 < self.mr_gamma < float("inf"):
             raise ValueError(f"mr_gamma must be above 0, not {self.mr_gamma}")
         if not all(len(place) == 3 and np.isfinite(place).all() for place in dict(self.layout).values()):
@@ -142,7 +146,9 @@ class Prior(nn.Module):
         super().__init__()
         self.config = config
         organs = len(config.organs)
-        self.outline_decoder = OutlineDecoder(config.feature_channels, organs, width=config.outline_width)
+        self.outline_decoder = OutlineDecoder(
+            config.feature_channels, organs, width=config.outline_width, sees_beside=config.reach_mm > 0
+        )
         self.denoiser = _unet(
             config.memory_channels + OUTLINE_PARTS**2, config.memory_channels, config.width, organs=organs
         )
@@ -160,7 +166,11 @@ class Prior(nn.Module):
         )
 
     def outlines(self, features: ImageFeatures) -> Tensor:
-        """Probabilities `(n, organs, s/4, s/4)` that a pixel is the organ's."""
+        """Probabilities `(n, organs, s/4, s/4)` that a pixel is the organ's.
+
+        Args:
+            features: With the slices beside them where the prior has a reach.
+        """
         return compete(self.outline_decoder(features))
 
     def presence(self, outlines: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE, prior_path
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
+# Slices farther away show other organs.
+FARTHEST_MM = 100.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Recipe:
         kind: "diffusion", or "regression" for the control without noise.
         width: Channels of the denoising UNet at full and at half resolution.
         outline_width: Channels of the decoder of outlines at the finest level of features.
+        reach_mm: How far below and above a slice the two are whose features that decoder sees, too; 0: it does not.
         training_steps: Length of the noise schedule.
         planes: In which the cases are cut into slices: "axial", "three", or "auto", which takes three where every
             case is small and its voxels are about as long as wide. Segmenting then joins the three as well.
@@ -132,6 +135,7 @@ class Recipe:
     kind: Literal["diffusion", "regression"] = "diffusion"
     width: tuple[int, int] = (16, 32)
     outline_width: int = 32
+    reach_mm: float = 9.0
     training_steps: int = 1000
     planes: Literal["auto", "axial", "three"] = "auto"
     procedural: int = 0
@@ -154,6 +158,8 @@ class Recipe:
         ):
             if not all(0 < count <= MOST_CHANNELS and count % step == 0 for count in channels):
                 raise InputError(f"The setting {name} must be multiples of {step} up to {MOST_CHANNELS}.")
+        if not 0 <= self.reach_mm <= FARTHEST_MM:
+            raise InputError(f"The setting reach_mm must be 0 to {FARTHEST_MM:g}, not {self.reach_mm:g}.")
         if not 2 <= self.training_steps <= MOST_STEPS or self.procedural < 0 or self.twins < 0:
             raise InputError(
                 f"A recipe needs 2 to {MOST_STEPS} training steps, and 0 or more procedural abdomens and twins."
@@ -173,6 +179,7 @@ class Recipe:
             kind=self.kind,
             width=self.width,
             outline_width=self.outline_width,
+            reach_mm=self.reach_mm,
             training_steps=self.training_steps,
             **traits,
         )
@@ -263,6 +270,11 @@ def _without_recycling(content: dict[str, Any]) -> dict[str, Any]:
     return _with_training(content, recycle=False)
 
 
+def _without_reach(content: dict[str, Any]) -> dict[str, Any]:
+    """The decoder of outlines saw the slice alone."""
+    return {"reach_mm": 0.0, **content}
+
+
 def _with_training(content: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """With what settings of the training were before there was a choice."""
     if not isinstance(training := content.get("training", {}), dict):
@@ -277,6 +289,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     3: _with_planes,
     4: _without_condition,
     5: _without_recycling,
+    6: _without_reach,
 }
 """For each older schema version, what turns a recipe into one of the next version."""
 
@@ -286,6 +299,7 @@ PAPER = Recipe(
     image_size=PAPER_IMAGE_SIZE,
     width=(64, 128),
     outline_width=48,
+    reach_mm=0.0,
     planes="axial",
     start="none",
     training=TrainingConfig(

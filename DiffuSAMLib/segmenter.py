@@ -267,7 +267,7 @@ class Segmenter:
     def _generated(
         self, encoded: EncodedVolume, numbers: range, organs: list[int], options: SegmentOptions
     ) -> _Generated:
-        features = encoded.features(numbers)
+        features = encoded.features(numbers, reach_mm=self.prior.config.reach_mm)
         outlines = self.prior.outlines(features)
         presence = self.prior.presence(outlines)[:, organs]
         wanted = (presence >= options.propagation.presence).nonzero()

@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 from .augmentation import sample_images, sample_labels
+from .datasets import LabelledStack
 from .recipe import TrainingConfig
+from .slices_beside import numbers_beside
 from .stack_pool import StackPool
+
+# Of a slice's image.
+CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -21,18 +26,30 @@ class Batch:
         images: `(b, 3, s, s)`.
         masks: bool `(b, organs, s, s)`.
         known: bool `(b, organs)`, whether the slice's case has labels for the organ.
+        below, above: Images of the slices beside, changed in the same way; None without a reach.
     """
 
     images: Tensor
     masks: Tensor
     known: Tensor
+    below: Tensor | None = None
+    above: Tensor | None = None
 
 
 class SliceSampler:
-    """Draws augmented slices."""
+    """Draws augmented slices.
 
-    def __init__(self, pool: StackPool, config: TrainingConfig, *, context: int) -> None:
-        self.pool, self.config, self.context = pool, config, context
+    Args:
+        pool: Of the stacks.
+        config: Says how they are changed.
+        context: See `slices.as_channels`.
+        reach_mm: How far away the slices beside them are; 0 leaves them out.
+    """
+
+    def __init__(
+        self, pool: StackPool, config: TrainingConfig, *, context: int, reach_mm: float = 0.0
+    ) -> None:
+        self.pool, self.config, self.context, self.reach_mm = pool, config, context, reach_mm
         self.seek(0)
 
     def seek(self, number: int) -> None:
@@ -45,15 +62,24 @@ class SliceSampler:
         images, labels, known = [], [], []
         for _ in range(count):
             stack, number = self.pool.draw(self.rng, organ_share=0.6)
-            images.append(stack.channels(torch.tensor([number]), context=self.context)[0])
-            labels.append(torch.from_numpy(stack.labels[number].astype(np.int64)))
+            numbers = [number, *self._beside(stack, number)]
+            images.append(stack.channels(torch.tensor(numbers), context=self.context).flatten(0, 1))
+            labels.append(torch.from_numpy(stack.labels[numbers].astype(np.int64)))
             known.append(torch.from_numpy(stack.known))
         stacked = torch.stack(images)
         grid = self.config.spatial.grid(len(stacked), stacked.shape[-1], self.generator)
-        label = sample_labels(torch.stack(labels), grid)
+        # (b, 1, s, s), or (b, 3, s, s) with the slices beside.
+        label = torch.stack([sample_labels(each, grid) for each in torch.stack(labels, dim=1)], dim=1)
+        of_channels = label.repeat_interleave(CHANNELS, dim=1)
+        changed = self.config.intensity(sample_images(stacked, grid), self.generator, labels=of_channels)
         values = torch.arange(1, len(known[0]) + 1)
-        return Batch(
-            images=self.config.intensity(sample_images(stacked, grid), self.generator, labels=label),
-            masks=label[:, None] == values[:, None, None],
-            known=torch.stack(known),
+        own, *beside = changed.split(CHANNELS, dim=1)
+        return Batch(own, label[:, :1] == values[:, None, None], torch.stack(known), *beside)
+
+    def _beside(self, stack: LabelledStack, number: int) -> list[int]:
+        if not self.reach_mm:
+            return []
+        beside = numbers_beside(
+            [number], count=len(stack.slices), spacing=stack.spacing[0], reach_mm=self.reach_mm
         )
+        return [other for (other,) in beside]

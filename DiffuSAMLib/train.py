@@ -220,7 +220,12 @@ def _train(
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(StackPool(material, blocked=blocked), recipe.training, context=network.slice_context),
+        SliceSampler(
+            StackPool(material, blocked=blocked),
+            recipe.training,
+            context=network.slice_context,
+            reach_mm=recipe.reach_mm,
+        ),
         config=recipe.training,
         checkpoint=checkpoint,
         validation=validation,

@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
+from .backbones import Backbone, Memory, mask_to_logits
 from .datasets import LabelledStack
 from .errors import OutputError
 from .files import atomic_path
 from .prior import SAMPLING_STEPS, Prior, outline_memory
+from .slices_beside import stack_features
 from .terminology import segment_for
 from .validation import Prediction, Validation
 
@@ -74,9 +75,9 @@ class TrainingPictures:
     def _compared(self, prior: Prior, prediction: Prediction, iteration: int) -> Image.Image | None:
         if self.validation is None:
             return None
-        truth = self.validation.truth
+        truth, held_out = self.validation.truth, self.validation.held_out
         row = _fullest_of(truth)
-        image = self.validation.images[row, 1].numpy()
+        image = _image(held_out.stack, held_out.numbers[row])
         colours = _colours(prior.config.organs)
         panels = [
             _captioned(_overlay(image, labels[row], colours, PANEL), text)
@@ -96,8 +97,8 @@ class TrainingPictures:
         if not organs:
             return None
         organs = organs[:STRIP_ORGANS]
-        features, images = self._encoded(stack, [number])
-        image = images[0, 1].numpy()
+        features = stack_features(self.backbone, stack, [number], reach_mm=prior.config.reach_mm)
+        image = _image(stack, number)
         count = len(organs)
         index = torch.tensor(organs, device=self.backbone.device)
         repeated = features.repeat(count)
@@ -143,7 +144,7 @@ class TrainingPictures:
         points: list[np.ndarray] = []
         organs: list[int] = []
         for stack, number in self._spread():
-            features, _ = self._encoded(stack, [number])
+            features = stack_features(self.backbone, stack, [number], reach_mm=prior.config.reach_mm)
             shown = [n for n in range(len(prior.config.organs)) if (stack.labels[number] == n + 1).any()]
             index = torch.tensor(shown, device=self.backbone.device)
             labels = torch.from_numpy(stack.labels[number].astype(np.int64))
@@ -170,10 +171,6 @@ class TrainingPictures:
         perplexity = min(20.0, (len(flat) - 1) / 3)
         places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(flat)
         return _scatter(places.reshape(2, -1, 2), organs, prior.config.organs)
-
-    def _encoded(self, stack: LabelledStack, numbers: Sequence[int]) -> tuple[ImageFeatures, Tensor]:
-        images = stack.channels(torch.tensor(numbers), context=self.backbone.slice_context)
-        return self.backbone.encode_image(images.to(self.backbone.device)), images
 
     def _fullest(self) -> tuple[LabelledStack, int]:
         """The slice with most organs, of the held-out ones if there are any."""
@@ -210,6 +207,11 @@ class TrainingPictures:
             log.debug("How that came about:", exc_info=True)
             return None
         return path
+
+
+def _image(stack: LabelledStack, number: int) -> np.ndarray:
+    """A slice as float32 `(s, s)` in `[0, 1]`."""
+    return stack.slices[number].astype(np.float32) / 255
 
 
 def _fullest_of(labels: np.ndarray) -> int:

@@ -13,6 +13,7 @@ from .backbones import Backbone, ImageFeatures, Memory
 from .devices import autocast
 from .held_out import HeldOut
 from .prior import PRESENT, SAMPLING_STEPS, Prior, outline_memory
+from .slices_beside import stack_features
 
 # Slices at a time.
 CHUNK = 4
@@ -41,8 +42,6 @@ class Validation:
 
     def __init__(self, held_out: HeldOut, backbone: Backbone) -> None:
         self.held_out, self.backbone = held_out, backbone
-        numbers = torch.tensor(held_out.numbers)
-        self.images = held_out.stack.channels(numbers, context=backbone.slice_context)
         self.truth = held_out.stack.labels[list(held_out.numbers)]
         self.features: list[ImageFeatures] = []
 
@@ -53,7 +52,13 @@ class Validation:
         if not self.features:
             with autocast(device):
                 self.features = [
-                    self.backbone.encode_image(images.to(device)) for images in self.images.split(CHUNK)
+                    stack_features(
+                        self.backbone,
+                        self.held_out.stack,
+                        self.held_out.numbers[first : first + CHUNK],
+                        reach_mm=prior.config.reach_mm,
+                    )
+                    for first in range(0, len(self.held_out.numbers), CHUNK)
                 ]
         organs = len(prior.config.organs)
         generator = torch.Generator().manual_seed(0)

@@ -29,9 +29,14 @@ def a_stack(slices: int = 6, *, known: tuple[bool, bool] = (True, True)) -> Labe
 
 
 def encoded_slices(
-    backbone: Backbone, config: TrainingConfig = CONFIG, stack: LabelledStack | None = None
+    backbone: Backbone,
+    config: TrainingConfig = CONFIG,
+    stack: LabelledStack | None = None,
+    *,
+    reach_mm: float = 0.0,
 ) -> EncodedSlices:
-    sampler = SliceSampler(StackPool([stack or a_stack()]), config, context=backbone.slice_context)
+    pool = StackPool([stack or a_stack()])
+    sampler = SliceSampler(pool, config, context=backbone.slice_context, reach_mm=reach_mm)
     return EncodedSlices(sampler, backbone, training_steps=1000)
 
 
@@ -99,6 +104,23 @@ def test_memories_are_those_of_the_true_masks(a_compact_backbone: Backbone) -> N
     masks = batch.masks[torch.arange(len(batch.organs)), batch.organs][:, None]
     expected = a_compact_backbone.encode_memory(batch.features, mask_to_logits(masks))
     torch.testing.assert_close(batch.memories, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_slices_beside_come_with_the_slices_of_a_batch(a_compact_backbone: Backbone) -> None:
+    slices = encoded_slices(a_compact_backbone, reach_mm=2.0)
+    features = EncodedBatch.of(slices.batch(0)).features
+    assert features.beside is not None
+    for own, beside in zip(features.levels(), features.beside.levels(), strict=True):
+        assert beside.shape == (own.shape[0], 2 * own.shape[1], *own.shape[2:])
+    number = numbers_of(slices, 0)[0]
+    slices.sampler.seek(number)
+    drawn = slices.sampler.draw(1)
+    assert drawn.below is not None
+    assert drawn.above is not None
+    with torch.no_grad():
+        below, above = (a_compact_backbone.encode_image(each) for each in (drawn.below, drawn.above))
+    expected = torch.cat((below.middle, above.middle), dim=1)
+    torch.testing.assert_close(features.beside.middle[:1], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_of_a_slice_without_organs_their_absence_is_learnt(a_compact_backbone: Backbone) -> None:

@@ -54,3 +54,16 @@ def test_features_lie_on_disk_not_in_memory(backbone: Backbone) -> None:
     assert len(held) == 5
     # The inner chunks hold two neighbouring slices more than the first; all features would be 32 records more.
     assert max(held) - held[0] < 4 * record
+
+
+def test_slices_beside_come_from_the_store(backbone: Backbone) -> None:
+    volume = small_abdomen().volume
+    encoded = EncodedVolume(volume, backbone)
+    with torch.no_grad():
+        encoded.encode(lambda done, total: None)
+    spacing = volume.geometry.spacing[2]
+    features = encoded.features([1, 4], reach_mm=2 * spacing)
+    below, above = encoded.features([0, 2]), encoded.features([3, 6])
+    assert features.beside is not None
+    assert torch.equal(features.beside.coarse, torch.cat((below.coarse, above.coarse), dim=1))
+    assert encoded.features([1, 4]).beside is None

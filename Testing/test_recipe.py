@@ -10,6 +10,7 @@ import pytest
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.held_out import ValidationConfig
+from DiffuSAMLib.prior_files import read_prior, write_prior
 from DiffuSAMLib.recipe import PAPER, Recipe, TrainingConfig, default_recipe, load_recipe
 from DiffuSAMLib.weights import prior_path
 
@@ -56,7 +57,7 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_what_a_file_leaves_out_has_its_default() -> None:
-    content = {"schema_version": 6, "training": {"batch": 2, "learning_rate": 1}}
+    content = {"schema_version": 7, "training": {"batch": 2, "learning_rate": 1}}
     assert Recipe.from_dict(content) == Recipe(training=TrainingConfig(batch=2, learning_rate=1.0))
 
 
@@ -75,7 +76,7 @@ def test_a_recipe_of_the_first_schema_is_upgraded() -> None:
         spatial=SpatialAugmentation(rotation=4.0),
         intensity=IntensityAugmentation(cross_modality=0.2, organ_curves=0.0),
     )
-    assert Recipe.from_dict(old) == Recipe(start="none", planes="axial", training=expected)
+    assert Recipe.from_dict(old) == Recipe(start="none", planes="axial", reach_mm=0, training=expected)
 
 
 def test_recipes_of_the_second_schema_used_every_slice_once() -> None:
@@ -83,7 +84,7 @@ def test_recipes_of_the_second_schema_used_every_slice_once() -> None:
 
 
 def test_recipes_of_the_third_schema_began_anew() -> None:
-    expected = Recipe(start="none", planes="axial", training=TrainingConfig(recycle=False))
+    expected = Recipe(start="none", planes="axial", reach_mm=0, training=TrainingConfig(recycle=False))
     assert Recipe.from_dict({"schema_version": 2}) == expected
     assert PAPER.start == "none"
 
@@ -95,13 +96,19 @@ def test_recipes_of_the_fourth_schema_had_axial_slices_alone() -> None:
 
 def test_recipes_of_the_fifth_schema_read_images_with_a_network_of_its_own() -> None:
     old = {"schema_version": 4, "width": [32, 64], "condition_width": [80, 112]}
-    assert Recipe.from_dict(old) == Recipe(width=(32, 64), training=TrainingConfig(recycle=False))
+    assert Recipe.from_dict(old) == Recipe(width=(32, 64), reach_mm=0, training=TrainingConfig(recycle=False))
 
 
 def test_recipes_of_the_sixth_schema_put_true_latents_under_noise() -> None:
     assert not Recipe.from_dict({"schema_version": 5}).training.recycle
     assert not PAPER.training.recycle
     assert Recipe().training.recycle
+
+
+def test_recipes_of_the_seventh_schema_saw_no_slices_beside() -> None:
+    assert Recipe.from_dict({"schema_version": 6}).reach_mm == 0
+    assert PAPER.reach_mm == 0
+    assert Recipe().reach_mm == 9
 
 
 def test_settings_are_changed_by_their_place() -> None:
@@ -128,6 +135,7 @@ def test_settings_are_changed_by_their_place() -> None:
         ({"schema_version": 1, "width": [32]}, "a list of 2 values"),
         ({"schema_version": 1, "width": [32, 60]}, "multiples of 16"),
         ({"schema_version": 5, "outline_width": 12}, "multiples of 8"),
+        ({"schema_version": 7, "reach_mm": -1}, "reach_mm must be 0 to 100"),
         ({"schema_version": 1, "training": {"batch": 0}}, "batch must be 1"),
         ({"schema_version": 1, "training": {"slice_uses": 0}}, "slice_uses must be 1"),
         ({"schema_version": 1, "training": {"seed": 10**14}}, "seed must be 0 to"),
@@ -154,11 +162,19 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
         load_recipe(path)
 
 
-def test_a_recipe_is_also_taken_of_a_prior_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
-    path = prior_path("abdomen")
-    assert load_recipe("abdomen") == load_recipe(path)
-    # The bundled prior began with a file that is not part of the installation.
-    assert load_recipe("abdomen").start == "auto"
-    assert f"{path} began with" in caplog.text
+def test_a_recipe_is_also_taken_of_a_prior_by_its_name() -> None:
+    assert load_recipe("abdomen") == load_recipe(prior_path("abdomen"))
+    assert load_recipe("abdomen").reach_mm == 9
     with pytest.raises(InputError, match="The recipe nobody cannot be read"):
         load_recipe("nobody")
+
+
+def test_a_recipe_begins_with_the_default_where_its_start_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    header, tensors = read_prior(prior_path("abdomen"))
+    recipe = {**header.training["recipe"], "start": "gone.safetensors"}
+    path = tmp_path / "own.safetensors"
+    write_prior(path, replace(header, training={**header.training, "recipe": recipe}), tensors)
+    assert load_recipe(path).start == "auto"
+    assert f"{path} began with gone.safetensors" in caplog.text

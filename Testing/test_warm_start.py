@@ -19,7 +19,8 @@ def bundled() -> LoadedBackbone:
 
 
 def config_of(bundled: LoadedBackbone, *organs: str, **options: object) -> PriorConfig:
-    return PriorConfig.for_backbone(bundled.backbone, organs, **options)
+    """Of a prior that sees as far as the bundled one."""
+    return PriorConfig.for_backbone(bundled.backbone, organs, **{"reach_mm": 9.0, **options})
 
 
 def test_the_bundled_prior_is_begun_with_where_it_fits(bundled: LoadedBackbone) -> None:
@@ -27,6 +28,17 @@ def test_the_bundled_prior_is_begun_with_where_it_fits(bundled: LoadedBackbone) 
     for other in ({"width": (32, 64)}, {"kind": "regression"}, {"training_steps": 10}):
         assert earlier_prior("auto", bundled, config_of(bundled, "pancreas", **other)) is None
     assert earlier_prior("none", bundled, config_of(bundled, "pancreas")) is None
+
+
+def test_it_is_begun_with_by_a_prior_that_sees_no_slices_beside(bundled: LoadedBackbone) -> None:
+    config = config_of(bundled, "pancreas", reach_mm=0.0)
+    earlier = earlier_prior("auto", bundled, config)
+    assert earlier is not None
+    prior = Prior(config)
+    begin_with(prior, earlier)
+    torch.testing.assert_close(
+        prior.outline_decoder.narrow[0].weight, earlier.tensors["outline_decoder.narrow.0.weight"].float()
+    )
 
 
 def test_organs_known_by_name_are_taken_over(bundled: LoadedBackbone) -> None:
@@ -39,6 +51,7 @@ def test_organs_known_by_name_are_taken_over(bundled: LoadedBackbone) -> None:
     generator = torch.Generator().manual_seed(0)
     slices = torch.rand(2, 3, 256, 256, generator=generator)
     features = bundled.backbone.encode_image(slices)
+    features = features.between(features[[1, 0]], features[[0, 0]])
     noisy = torch.randn(2, 32, 16, 16, generator=generator)
     with torch.no_grad():
         for mine, theirs in ((0, 3), (2, 0)):

@@ -51,7 +51,9 @@ def main() -> None:
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(StackPool(stacks), recipe.training, context=network.slice_context),
+        SliceSampler(
+            StackPool(stacks), recipe.training, context=network.slice_context, reach_mm=recipe.reach_mm
+        ),
         config=recipe.training,
         checkpoint=RUNS / "clean-prior.training",
     )

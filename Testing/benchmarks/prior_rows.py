@@ -181,7 +181,9 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(StackPool(material), recipe.training, context=network.slice_context),
+        SliceSampler(
+            StackPool(material), recipe.training, context=network.slice_context, reach_mm=recipe.reach_mm
+        ),
         config=recipe.training,
         checkpoint=path.with_suffix(".training"),
     )

@@ -70,7 +70,7 @@ def measure(
         training = PriorTraining(
             Prior(shape),
             backbone,
-            SliceSampler(StackPool(stacks), config, context=backbone.slice_context),
+            SliceSampler(StackPool(stacks), config, context=backbone.slice_context, reach_mm=recipe.reach_mm),
             config=config,
             checkpoint=Path(folder) / "speed.training",
         )
