@@ -319,6 +319,23 @@ def test_a_training_in_parts_made_the_steps_of_all_of_them() -> None:
     assert Summary(units, 5).steps == [207, 192]
 
 
+def test_a_row_is_set_against_the_base_whose_priors_saw_as_far() -> None:
+    pytest.importorskip("matplotlib")
+    from ablation_tables import base_of
+
+    def summary(reach_mm: float) -> Summary:
+        return Summary(({"draw": 1, "settings": {"recipe": {"reach_mm": reach_mm}}},), 5)
+
+    far, near = summary(9.0), summary(0.0)
+    found = {("A", "no_smooth"): far, ("A", "no_reach"): near}
+    assert base_of(found, "A", summary(9.0)) is far
+    assert base_of(found, "A", summary(0.0)) is near
+    assert base_of({("A", "no_smooth"): far}, "A", summary(0.0)) is far
+    assert base_of({}, "A", near) is None
+    # Nothing is said of a prior that was taken as it is.
+    assert Summary(({"draw": 1, "settings": {}},), 1).reach_mm == 0
+
+
 def test_a_curve_joins_only_what_was_measured_on_the_same_draws() -> None:
     """Draws differ more than settings do."""
     pytest.importorskip("matplotlib")

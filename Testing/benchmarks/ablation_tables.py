@@ -1,4 +1,7 @@
-"""The ablations as tables: every row against the same draws with masks not smoothed and organs not kept to regions."""
+"""The ablations as tables: every row against the same draws with masks not smoothed and organs not kept to regions.
+
+A row whose priors' decoder of outlines saw no slices beside is set against the base that saw none either.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from markdown_tables import NOT_RUN, number, span, spread, table
 from protocols import PROTOCOLS
 from rows import Summary
 
+# Its rows are changes of DiffuSAM, and others' base.
+NO_REACH = "no_reach"
 Summaries = Mapping[tuple[str, str], Summary]
 
 
@@ -32,17 +37,28 @@ def difference(row: Summary, base: Summary) -> tuple[float | None, int]:
     return 100 * (means[0] - means[1]), len(draws)
 
 
-def ablation_table(found: Summaries, protocol: str) -> str:
-    base = found.get((protocol, NO_SMOOTH.method))
-    rows = [
-        ["DiffuSAM (2 steps, 1 sample, masks not smoothed, organs not kept to regions)", *_cells(base, None)]
+def base_of(found: Summaries, protocol: str, row: Summary) -> Summary | None:
+    """What a row is one change of: of the bases the one whose priors saw slices as far away."""
+    bases = [
+        found[protocol, method] for method in (NO_SMOOTH.method, NO_REACH) if (protocol, method) in found
     ]
-    rows += [[title, *_cells(found.get((protocol, method)), base)] for title, method in groups(protocol)]
+    return next((base for base in bases if base.reach_mm == row.reach_mm), bases[0] if bases else None)
+
+
+def ablation_table(found: Summaries, protocol: str) -> str:
+    whole = found.get((protocol, NO_SMOOTH.method))
+    rows = [
+        ["DiffuSAM (2 steps, 1 sample, masks not smoothed, organs not kept to regions)", *_cells(whole, None)]
+    ]
+    for title, method in groups(protocol):
+        row = found.get((protocol, method))
+        base = whole if row is None or method == NO_REACH else base_of(found, protocol, row)
+        rows.append([title, *_cells(row, base)])
     heads = [
         "change",
         "draws",
         "mean ± SD",
-        "points against the first row",
+        "points against the base",
         "NSD 3 mm",
         "Dice, z-cropped",
         "steps",

@@ -61,6 +61,8 @@ AXIAL_ONLY = PriorRow(
     "axial_only", "of the three planes, the axial one alone", options=replace(BASE, axial_only=True)
 )
 AXIAL = PriorRow("axial", "axial slices alone, in training too", {"planes": "axial"}, options=BASE)
+# The decoder of outlines sees no other slice.
+ALONE = {"reach_mm": 0.0}
 # Each of these is a training of its own.
 TRAINING = tuple(
     replace(row, options=replace(row.options, regions=False, smooth=False))
@@ -72,9 +74,17 @@ TRAINING = tuple(
         ),
         PriorRow("true_latents", "true latents under the noise, not guesses", {"training.recycle": False}),
         PriorRow("regression", "regression (0 steps)", {"kind": "regression"}),
-        PriorRow("no_neighbours", "neighbours not in the channels, as in the paper", slice_context=0),
-        PriorRow("no_neighbours_no_3d", "that and no 3D", options=NO_3D.options, slice_context=0),
-        PriorRow("slices_alone", "that, no 3D and no clean-up", options=SLICE_BY_SLICE, slice_context=0),
+        PriorRow("no_reach", "slices 9 mm away not seen by the decoder of outlines", ALONE),
+        PriorRow(
+            "no_neighbours",
+            "that, and neighbours not in the channels, as in the paper",
+            ALONE,
+            slice_context=0,
+        ),
+        PriorRow("no_neighbours_no_3d", "that and no 3D", ALONE, options=NO_3D.options, slice_context=0),
+        PriorRow(
+            "slices_alone", "that, no 3D and no clean-up", ALONE, options=SLICE_BY_SLICE, slice_context=0
+        ),
         PriorRow("slice_uses_1", "every slice encoded anew each time", {"training.slice_uses": 1}),
         PriorRow("no_segmentation_loss", "lambda_seg 0", {"training.segmentation_weight": 0.0}),
         PriorRow(
@@ -95,8 +105,12 @@ TRAINING = tuple(
 SLICES_ALONE_SMOOTH = PriorRow(
     "slices_alone_smooth",
     "DiffuSAM, every slice alone",
+    ALONE,
     options=replace(SLICE_BY_SLICE, smooth=True),
     slice_context=0,
+)
+NO_REACH_SMOOTH = PriorRow(
+    "no_reach_smooth", "DiffuSAM, slices 9 mm away not seen by the decoder of outlines", ALONE
 )
 # Of protocol A only.
 VOLUMES = tuple(
@@ -143,7 +157,7 @@ def main() -> None:
             if job.protocol.name in ("B", "B-reverse"):
                 whole.append(NO_REGIONS)
             if trains and job.protocol.name != "D":
-                whole.append(SLICES_ALONE_SMOOTH)
+                whole += [NO_REACH_SMOOTH, SLICES_ALONE_SMOOTH]
             for row in (*whole, *rows_for(job.protocol.name, job.draw, trains=trains)):
                 if arguments.only is None or row.method in arguments.only:
                     measure_row(row, job, recipe=recipe, prior=prior)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
-from ablation_tables import difference, groups
+from ablation_tables import NO_REACH, base_of, difference, groups
 from matplotlib.figure import Figure
 from PIL import Image
 from protocols import PROTOCOLS
@@ -117,11 +117,14 @@ def organs_plot(found: Summaries, protocol: str) -> Figure | None:
 
 def ablations_plot(found: Summaries, protocol: str) -> Figure | None:
     """Points that each change gains or loses against DiffuSAM."""
-    base = found.get((protocol, ITSELF))
-    if base is None:
-        return None
-    measured = [(t, found[protocol, m]) for t, m in groups(protocol) if (protocol, m) in found]
-    rows = [(t, points) for t, row in measured if (points := difference(row, base)[0]) is not None]
+    rows = []
+    for title, method in groups(protocol):
+        row = found.get((protocol, method))
+        base = None
+        if row is not None:
+            base = found.get((protocol, ITSELF)) if method == NO_REACH else base_of(found, protocol, row)
+        if row is not None and base is not None and (points := difference(row, base)[0]) is not None:
+            rows.append((title, points))
     if not rows:
         return None
     figure = Figure(figsize=(6, 0.9 + 0.22 * len(rows)), layout="constrained")
@@ -140,6 +143,10 @@ def curve_plot(found: Summaries, label: str, methods: Mapping[str, str]) -> Figu
     lines = {}
     for protocol in PROTOCOLS:
         points = [(x, found[protocol, m]) for x, m in methods.items() if (protocol, m) in found]
+        others = [summary for x, summary in points if methods[x] != ITSELF]
+        if others:
+            own = base_of(found, protocol, others[0])
+            points = [(x, own if methods[x] == ITSELF and own else summary) for x, summary in points]
         drawn = [{unit["draw"] for unit in summary.units} for _, summary in points]
         # Draws differ more than settings do: a line joins what was measured on the same ones.
         common = set.intersection(*drawn) if drawn else set()

@@ -19,6 +19,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
     "no_3d": ("DiffuSAM, no 3D", CHAINED),
+    "no_reach_smooth": (
+        "DiffuSAM, slices 9 mm away not seen by the decoder of outlines",
+        ("A", "B", "B-reverse"),
+    ),
     "slices_alone_smooth": (
         "DiffuSAM, every slice alone: no neighbours in the channels, no 3D, no clean-up",
         ("A", "B", "B-reverse"),
@@ -26,6 +30,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_regions": ("DiffuSAM, organs not kept to regions", ("B", "B-reverse")),
     "no_smooth": ("DiffuSAM, masks not smoothed, organs not kept to regions", tuple(PROTOCOLS)),
     "no_smooth_no_3d": ("that and no 3D", CHAINED),
+    "no_reach": ("not smoothed, not kept to regions, slices 9 mm away not seen", ("A", "B", "B-reverse")),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
@@ -110,6 +115,11 @@ class Summary:
             if minutes is not None:
                 found.add(minutes)
         return found
+
+    @property
+    def reach_mm(self) -> float:
+        """How far away the slices are that the decoder of outlines saw, too, as the recipe says; 0 without a recipe."""
+        return self.units[0]["settings"].get("recipe", {}).get("reach_mm", 0.0)
 
     @property
     def steps(self) -> list[int]:

@@ -21,7 +21,14 @@ ADAPTING = ("B", "B-reverse")
 TRAINING_FREE = ("fate_sam", "sam2_points")
 TRAINED = ("unet", "frozen_decoder", "unetr")
 # Rows without something of the method that the main table has; a protocol skips those that it has not.
-WITHOUT = ("no_smooth", "no_smooth_no_3d", "no_regions", "slices_alone_smooth")
+WITHOUT = (
+    "no_smooth",
+    "no_smooth_no_3d",
+    "no_regions",
+    "no_reach",
+    "no_reach_smooth",
+    "slices_alone_smooth",
+)
 
 
 def commands(minutes: float, part: str) -> Iterator[list[str]]:
