@@ -92,10 +92,10 @@ class EncodedBatch:
 class EncodedSlices:
     """Keeps slices encoded for as long as batches draw on them.
 
-    Encoding a slice, and those beside it, costs more than learning from it once. So each is used `slice_uses` times, mixed anew with
-    others every time, under other noise: batches are drawn from a window that moves on over an endless row of
-    augmented slices. What is drawn depends on the seed and the iteration alone, not on what was drawn before: a resumed
-    run, and each of several processes, meets the same slices.
+    Encoding a slice, and those beside it, costs more than learning from it once. So each is used `slice_uses` times,
+    mixed anew with others every time, under other noise: batches are drawn from a window that moves on over an
+    endless row of augmented slices. What is drawn depends on the seed and the iteration alone, not on what was drawn
+    before: a resumed run, and each of several processes, meets the same slices.
 
     Args:
         sampler: Where slices come from.
