@@ -70,7 +70,7 @@ def methods_plot(found: Summaries, protocol: str) -> Figure | None:
     ]
     if not rows:
         return None
-    figure = Figure(figsize=(6, 0.9 + 0.3 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(9, 0.9 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for at, (_, method, summary) in enumerate(rows):
         axes.barh(at, summary.mean() or 0, color=OWN if method.startswith("diffusam") else OTHER, height=0.6)
@@ -127,7 +127,7 @@ def ablations_plot(found: Summaries, protocol: str) -> Figure | None:
             rows.append((title, points))
     if not rows:
         return None
-    figure = Figure(figsize=(6, 0.9 + 0.22 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(8, 0.9 + 0.22 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.barh(range(len(rows)), [points for _, points in rows], color=OTHER, height=0.6)
     axes.axvline(0, color="black", linewidth=0.8)
