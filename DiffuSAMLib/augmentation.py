@@ -110,8 +110,7 @@ class IntensityAugmentation:
         Args:
             images: To change.
             generator: Decides.
-            labels: Organ of every pixel `(b, 1, s, s)` or `(b, c, s, s)`, 0 elsewhere; without it, organs get no
-                curves of their own.
+            labels: Organ of every pixel `(b, c, s, s)`, 0 elsewhere; without it, organs get no curves of their own.
         """
         batch = len(images)
 

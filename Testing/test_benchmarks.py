@@ -327,11 +327,13 @@ def test_a_row_is_set_against_the_base_whose_priors_saw_as_far() -> None:
         return Summary(({"draw": 1, "settings": {"recipe": {"reach_mm": reach_mm}}},), 5)
 
     far, near = summary(9.0), summary(0.0)
-    found = {("A", "no_smooth"): far, ("A", "no_reach"): near}
-    assert base_of(found, "A", summary(9.0)) is far
-    assert base_of(found, "A", summary(0.0)) is near
-    assert base_of({("A", "no_smooth"): far}, "A", summary(0.0)) is far
-    assert base_of({}, "A", near) is None
+    rows = {("A", "steps_1"): summary(9.0), ("A", "steps_5"): summary(0.0)}
+    found = {**rows, ("A", "no_smooth"): far, ("A", "no_reach"): near}
+    assert base_of(found, "A", "steps_1") is far
+    assert base_of(found, "A", "steps_5") is near
+    assert base_of(found, "A", "no_reach") is far
+    assert base_of({**rows, ("A", "no_smooth"): far}, "A", "steps_5") is far
+    assert base_of(rows, "A", "steps_1") is None
     # Nothing is said of a prior that was taken as it is.
     assert Summary(({"draw": 1, "settings": {}},), 1).reach_mm == 0
 

@@ -37,8 +37,11 @@ def difference(row: Summary, base: Summary) -> tuple[float | None, int]:
     return 100 * (means[0] - means[1]), len(draws)
 
 
-def base_of(found: Summaries, protocol: str, row: Summary) -> Summary | None:
+def base_of(found: Summaries, protocol: str, method: str) -> Summary | None:
     """What a row is one change of: of the bases the one whose priors saw slices as far away."""
+    row = found.get((protocol, method))
+    if row is None or method == NO_REACH:
+        return found.get((protocol, NO_SMOOTH.method))
     bases = [
         found[protocol, method] for method in (NO_SMOOTH.method, NO_REACH) if (protocol, method) in found
     ]
@@ -51,9 +54,7 @@ def ablation_table(found: Summaries, protocol: str) -> str:
         ["DiffuSAM (2 steps, 1 sample, masks not smoothed, organs not kept to regions)", *_cells(whole, None)]
     ]
     for title, method in groups(protocol):
-        row = found.get((protocol, method))
-        base = whole if row is None or method == NO_REACH else base_of(found, protocol, row)
-        rows.append([title, *_cells(row, base)])
+        rows.append([title, *_cells(found.get((protocol, method)), base_of(found, protocol, method))])
     heads = [
         "change",
         "draws",

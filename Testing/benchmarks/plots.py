@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
-from ablation_tables import NO_REACH, base_of, difference, groups
+from ablation_tables import base_of, difference, groups
 from matplotlib.figure import Figure
 from PIL import Image
 from protocols import PROTOCOLS
@@ -119,10 +119,7 @@ def ablations_plot(found: Summaries, protocol: str) -> Figure | None:
     """Points that each change gains or loses against DiffuSAM."""
     rows = []
     for title, method in groups(protocol):
-        row = found.get((protocol, method))
-        base = None
-        if row is not None:
-            base = found.get((protocol, ITSELF)) if method == NO_REACH else base_of(found, protocol, row)
+        row, base = found.get((protocol, method)), base_of(found, protocol, method)
         if row is not None and base is not None and (points := difference(row, base)[0]) is not None:
             rows.append((title, points))
     if not rows:
@@ -143,10 +140,9 @@ def curve_plot(found: Summaries, label: str, methods: Mapping[str, str]) -> Figu
     lines = {}
     for protocol in PROTOCOLS:
         points = [(x, found[protocol, m]) for x, m in methods.items() if (protocol, m) in found]
-        others = [summary for x, summary in points if methods[x] != ITSELF]
-        if others:
-            own = base_of(found, protocol, others[0])
-            points = [(x, own if methods[x] == ITSELF and own else summary) for x, summary in points]
+        others = [methods[x] for x, _ in points if methods[x] != ITSELF]
+        own = base_of(found, protocol, others[0]) if others else None
+        points = [(x, own if methods[x] == ITSELF and own else summary) for x, summary in points]
         drawn = [{unit["draw"] for unit in summary.units} for _, summary in points]
         # Draws differ more than settings do: a line joins what was measured on the same ones.
         common = set.intersection(*drawn) if drawn else set()
