@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import qt
@@ -80,6 +81,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # The last input volume; it is observed. VTKObservationMixin would keep it after that, and so its voxels.
         self._volumeNode = None
         self._volumeTag = 0
+        self._hadVolume = False
 
     def setup(self) -> None:
         """Called when the panel is opened for the first time."""
@@ -98,7 +100,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._modality = ModalityChoice(self.ui.modalityGuessLabel)
         prepareLog(self.ui.logText)
         runCalls = RunSectionCalls(
-            self._install,
+            lambda: self._install(self._run.fail),
             lambda: self._installer.installing,
             self._appendLog,
             self._card,
@@ -107,13 +109,14 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
         self._run = RunSection(self.ui, self.logic, self._modality, runCalls)
         trainCalls = TrainSectionCalls(
-            self._install,
+            lambda: self._install(self._train.fail),
             lambda: self._installer.installing,
             self._appendLog,
             self._run.update,
             self._onTrained,
         )
         self._train = TrainSection(self.ui, self.logic, trainCalls)
+        self.logic.onRunning = self._run.update
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -208,21 +211,24 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onResetButton(self, _checked: bool = False) -> None:
         resetToDefaults(self._parameterNode)
 
-    def _install(self, ask: bool = True) -> bool:
-        """Whether the packages are there, if need be after an installation; no while one is under way."""
+    def _install(self, fail: Callable[[SegmentationError], None], *, ask: bool = True) -> bool:
+        """Whether the packages are there, if need be after an installation; no while one is under way.
+
+        :param fail: told why they are not there
+        """
         if self._installer.installing:
             return False
         try:
             self._installer.ensure(ask)
         except SegmentationError as error:
-            self._run.fail(error)
+            fail(error)
             return False
         return True
 
     def _resumeInstallation(self) -> None:
         # Not twice, should the panel have been left and entered again meanwhile.
         if Installer.pending():
-            self._install(ask=False)
+            self._install(self._run.fail, ask=False)
 
     def _showIdleOrInstalling(self) -> None:
         if self._installer.installing:
@@ -256,18 +262,22 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onInputChanged(self) -> None:
         """Follows another input volume: organs of the one before are not to be replaced by its own."""
         volumeNode = self._parameterNode.inputVolume
-        if volumeNode is None or volumeNode is self._volumeNode:
+        if volumeNode is self._volumeNode:
             return
-        earlier = self._volumeNode
+        followsAnother = self._hadVolume
         self._observeVolume(volumeNode)
+        if volumeNode is None:
+            self._hadVolume = followsAnother  # it was deleted, perhaps; the next one is another nevertheless
+            return
         segmentationNode = self._parameterNode.outputSegmentation
-        if earlier is not None and (segmentationNode is None or reportOf(segmentationNode) is not None):
+        if followsAnother and (segmentationNode is None or reportOf(segmentationNode) is not None):
             self._parameterNode.outputSegmentation = outputFor(volumeNode)
 
     def _observeVolume(self, volumeNode) -> None:
         if self._volumeNode is not None:
             self._volumeNode.RemoveObserver(self._volumeTag)
         self._volumeNode = volumeNode
+        self._hadVolume = volumeNode is not None
         if volumeNode is not None:
             event = slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
             self._volumeTag = volumeNode.AddObserver(event, self._onParametersModified)
@@ -283,7 +293,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.framesComboBox.visible = inSequence
         self.ui.framesLabel.visible = inSequence
         segmentationNode = self._parameterNode.outputSegmentation
-        self._results.show(reportOf(segmentationNode))
+        self._results.show(segmentationNode)
         self.ui.show3DButton.setSegmentationNode(segmentationNode)
 
     def _card(self) -> PriorCard | None:
@@ -330,6 +340,8 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic, SegmentationLogic, Train
         ScriptedLoadableModuleLogic.__init__(self)
         self.process = WorkerProcess(self._onEvent, self._onLogLine)
         self.onLog = lambda line: None
+        # Called when a segmentation has begun or ended, a script's too.
+        self.onRunning = lambda: None
 
     def getParameterNode(self) -> DiffuSAMSegmentParameterNode:
         return DiffuSAMSegmentParameterNode(super().getParameterNode())

@@ -63,6 +63,27 @@ def test_the_panel_keeps_no_volume_of_a_closed_scene(installed: Installed, panel
     assert watched.gone()
 
 
+def test_the_panel_keeps_no_volume_that_was_deleted(panel: Any) -> None:
+    import slicer
+
+    volume = small_volume()
+    panel._parameterNode.inputVolume = volume
+    assert panel._volumeNode is volume
+    slicer.mrmlScene.RemoveNode(volume)
+    assert panel._volumeNode is None
+
+
+def test_a_volume_after_a_deleted_one_gets_an_output_of_its_own(installed: Installed, panel: Any) -> None:
+    import slicer
+
+    first = small_volume("first")
+    panel._parameterNode.inputVolume = first
+    organs = click_and_wait(installed, panel)
+    slicer.mrmlScene.RemoveNode(first)
+    panel._parameterNode.inputVolume = small_volume("second", seed=1)
+    assert panel._parameterNode.outputSegmentation is not organs
+
+
 @pytest.mark.usefixtures("panel")
 def test_a_process_that_ends_by_itself_lets_the_logic_go(installed: Installed) -> None:
     logics = [new_logic()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from module_host import (
     Installed,
     click_and_wait,
@@ -49,6 +50,46 @@ def test_organs_of_two_volumes_in_one_segmentation_stand_side_by_side(warm_logic
         warm_logic.segment(second, organs=["liver"], device="cpu", segmentationNode=segmentation)
         assert segment_names(segmentation) == ["liver", "liver"]
         np.testing.assert_array_equal(labels_of(segmentation, first), before)
+
+
+def test_the_table_follows_edits_and_counts_organs_of_earlier_runs(
+    installed: Installed, warm_panel: Any
+) -> None:
+    import slicer
+
+    def table() -> dict[str, tuple[str, str]]:
+        items = warm_panel.ui.resultTable
+        texts = [[items.item(row, column).text() for column in range(3)] for row in range(items.rowCount)]
+        return {name: (volume, confidence) for name, volume, confidence in texts}
+
+    def choose(*organs: str) -> None:
+        card = warm_panel._card()
+        warm_panel._parameterNode.skippedOrgans = [name for name in card.organs if name not in organs]
+
+    volume = small_volume()
+    warm_panel._parameterNode.inputVolume = volume
+    choose("liver", "spleen")
+    organs = click_and_wait(installed, warm_panel)
+    first = table()
+    assert list(first) == ["spleen", "liver"]
+    assert all(confidence.endswith("%") for _volume, confidence in first.values())
+    choose("spleen")
+    click_and_wait(installed, warm_panel)
+    assert table()["liver"] == (first["liver"][0], "")
+    assert table()["spleen"][1]
+    segmentation = organs.GetSegmentation()
+    identifier = segmentation.GetSegmentIdBySegmentName("spleen")
+    box = np.zeros_like(slicer.util.arrayFromVolume(volume), np.uint8)
+    box[2:4, 10:20, 10:20] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(box, organs, identifier, volume)
+    installed.host.leave("DiffuSAMSegment")
+    installed.host.enter("DiffuSAMSegment")
+    millilitres = 200 * np.prod(volume.GetSpacing()) / 1000
+    assert float(table()["spleen"][0]) == pytest.approx(millilitres, rel=0.01)
+    assert table()["spleen"][1] == ""
+    segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("liver"))
+    warm_panel._onParametersModified()
+    assert list(table()) == ["spleen"]
 
 
 def test_a_segmentation_of_the_users_own_stays_chosen(warm_panel: Any) -> None:

@@ -91,6 +91,15 @@ def test_packages_are_installed_only_if_the_user_agrees(panel: Any, own_python: 
     assert not panel.logic.running
 
 
+def test_who_wanted_to_train_is_told_there(panel: Any, own_python: OwnPython) -> None:
+    import qt
+
+    with own_python.user_says(qt.QMessageBox.Cancel):
+        panel._train.onTrainButton()
+    assert "not installed" in panel.ui.trainStatusLabel.text
+    assert panel.ui.statusLabel.text == ""
+
+
 def test_an_installation_leaves_slicers_packages_alone(panel: Any, own_python: OwnPython) -> None:
     import qt
     from slicer_host.packaging import pretending_missing
@@ -215,14 +224,14 @@ def test_an_installation_cannot_be_entered_again(
         assert "being installed" in ui.segmentButton.toolTip
         assert "being installed" in ui.trainButton.toolTip
         assert qt.QApplication.overrideCursor() is not None
-        seen.extend([ui.segmentButton.enabled, ui.trainButton.enabled, panel._install()])
+        seen.extend([ui.segmentButton.enabled, ui.trainButton.enabled, panel._install(panel._run.fail)])
         panel._run.onSegmentButton()
         panel._train.onTrainButton()
         install(arguments, options)
 
     own_python.install = slowly  # type: ignore[method-assign]
     with own_python.user_says(qt.QMessageBox.Ok), pretending_missing("tqdm"):
-        assert panel._install()
+        assert panel._install(panel._run.fail)
     assert len(own_python.asked) == 1
     assert len(own_python.pip) == 2
     assert seen == [False] * 6
@@ -248,7 +257,7 @@ def test_the_panel_is_as_before_after_whatever_ends_an_installation(
         pretending_missing("tqdm"),
         pytest.raises(KeyboardInterrupt),
     ):
-        panel._install()
+        panel._install(panel._run.fail)
     assert panel.ui.segmentButton.enabled
     assert panel.ui.statusLabel.text == ""
     assert qt.QApplication.overrideCursor() is None

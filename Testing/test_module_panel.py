@@ -118,6 +118,16 @@ def test_an_image_that_comes_later_is_noticed(panel: Any) -> None:
     assert "CT" in panel.ui.modalityGuessLabel.text
 
 
+def test_an_image_may_change_its_shape(panel: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    import slicer
+
+    volume = small_volume()
+    panel._parameterNode.inputVolume = volume
+    slicer.util.updateVolumeFromArray(volume, slicer.util.arrayFromVolume(volume)[1:-1, 4:-4].copy())
+    assert panel.ui.segmentButton.enabled
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_label_map_is_not_taken_for_the_input(installed: Installed, panel: Any) -> None:
     import slicer
 

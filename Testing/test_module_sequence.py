@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from module_host import (
+    PATIENCE_S,
     Installed,
     add_sequence,
     click_and_wait,
@@ -91,3 +92,36 @@ def test_a_second_run_of_one_frame_changes_that_frame_only(warm_logic: Any) -> N
     assert segment_names(segmentation) == ["liver", "spleen"]
     show_frame(browser, 1)
     assert segment_names(segmentation) == ["liver"]
+
+
+def run_until_the_second_frame(installed: Installed, panel: Any) -> tuple[Any, Any]:
+    browser, volume = add_sequence()
+    panel._parameterNode.inputVolume = volume
+    panel.ui.framesComboBox.currentIndex = 1
+    panel.ui.segmentButton.click()
+    installed.host.wait_until(lambda: panel._run.frame[0] == 1, PATIENCE_S)
+    return browser, volume
+
+
+def test_stopped_frames_have_no_organs_of_others(installed: Installed, warm_panel: Any) -> None:
+    browser, _volume = run_until_the_second_frame(installed, warm_panel)
+    warm_panel.ui.keepPartialCheckBox.checked = True
+    warm_panel.ui.segmentButton.click()
+    assert "kept" in warm_panel.ui.statusLabel.text
+    segmentation = warm_panel._parameterNode.outputSegmentation
+    show_frame(browser, 0)
+    assert segment_names(segmentation)
+    show_frame(browser, 1)
+    assert segment_names(segmentation) == []
+    assert segmentation.GetAttribute("DiffuSAM.Report") is None
+
+
+def test_a_sequence_deleted_while_running_ends_the_run(installed: Installed, warm_panel: Any) -> None:
+    import slicer
+
+    browser, _volume = run_until_the_second_frame(installed, warm_panel)
+    sequences = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSequenceNode")
+    slicer.mrmlScene.RemoveNode(browser)
+    installed.host.wait_until(lambda: not warm_panel.logic.running, PATIENCE_S)
+    assert "deleted" in warm_panel.ui.statusLabel.text
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSequenceNode") == sequences - 1

@@ -61,9 +61,12 @@ def test_stop_right_after_the_click(installed: Installed, panel: Any) -> None:
 
 def test_stop_can_keep_what_was_found(installed: Installed, panel: Any) -> None:
     panel._parameterNode.inputVolume = small_volume()
-    panel.ui.keepPartialCheckBox.checked = True
     panel.ui.segmentButton.click()
     segmentation = panel.ui.outputSelector.currentNode()
+    # Whoever has waited for long decides then.
+    assert panel.ui.keepPartialCheckBox.enabled
+    assert not panel.ui.deviceComboBox.enabled
+    panel.ui.keepPartialCheckBox.checked = True
     installed.host.wait_until(
         lambda: not panel.logic.running or labels_in_layer(segmentation).any(), PATIENCE_S
     )
@@ -72,8 +75,31 @@ def test_stop_can_keep_what_was_found(installed: Installed, panel: Any) -> None:
     assert installed.processes() == []
     assert panel.ui.outputSelector.currentNode() is segmentation
     assert segment_names(segmentation)
-    assert segmentation.GetAttribute("DiffuSAM.Partial") == "1"
+    assert all(name.endswith("(incomplete)") for name in segment_names(segmentation))
     assert "kept" in panel.ui.statusLabel.text
+
+
+def test_stop_does_not_claim_to_have_kept_what_was_not_there(installed: Installed, panel: Any) -> None:
+    import slicer
+
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    own.GetSegmentation().AddEmptySegment("", "mine")
+    panel._parameterNode.inputVolume = small_volume()
+    panel._parameterNode.outputSegmentation = own
+    panel.ui.keepPartialCheckBox.checked = True
+    panel.ui.segmentButton.click()
+    panel.ui.segmentButton.click()
+    assert panel.ui.statusLabel.text == "Stopped."
+    assert segment_names(own) == ["mine"]
+
+
+def test_a_run_of_a_script_on_the_panels_logic_can_be_stopped(installed: Installed, panel: Any) -> None:
+    panel._parameterNode.inputVolume = small_volume()
+    panel.logic.segment(small_volume("other"), device="cpu", wait=False)
+    assert panel.ui.segmentButton.text == "Stop"
+    panel.logic.stop()
+    assert panel.ui.segmentButton.text == "Segment organs"
+    assert panel.ui.segmentButton.enabled
 
 
 def test_a_scene_closed_while_running_ends_the_run(installed: Installed, panel: Any) -> None:

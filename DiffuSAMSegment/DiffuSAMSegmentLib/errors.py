@@ -43,7 +43,7 @@ def hintOf(code: str, hint: str) -> str:
     :param hint: of the library, which may speak of the command line
     """
     if code == "packages":
-        return _('Press "Segment organs" again to install what is missing.')
+        return _("Press the button again to install what is missing.")
     if not any(term in hint for term in _COMMAND_LINE):
         return hint
     if code == "oom":

@@ -186,7 +186,7 @@ class Installer:
             _("Slicer has to restart; the installation then goes on. Restart now?")
         ):
             self._restart()
-        raise self._error(_("Slicer has to restart."), _('Restart it, then press "Segment organs" again.'))
+        raise self._error(_("Slicer has to restart."), _("Restart it, then press the button again."))
 
     def _install(self, packaging, constraints: Path) -> None:
         packaging.pip_ensure(
@@ -213,7 +213,7 @@ class Installer:
 
     @staticmethod
     def _error(message: str, hint: str = "") -> SegmentationError:
-        return SegmentationError(message, hint or _('Press "Segment organs" to try again.'), "packages")
+        return SegmentationError(message, hint or _("Press the button to try again."), "packages")
 
 
 class _PinnedConstraints:

@@ -8,6 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .found_organs import FoundOrgans
 from .library_location import addLibraryToPath
 
 LARGEST_LOG = 5000
@@ -48,29 +49,30 @@ class OrganList:
 
 
 class ResultTable:
-    """A QTableWidget with what was found of each organ.
+    """A QTableWidget with what there is of each organ that was found.
 
     :param table: of the panel
     """
 
     def __init__(self, table) -> None:
         self._table = table
+        self._found = FoundOrgans()
         self._table.setColumnCount(3)
         self._table.setHorizontalHeaderLabels([_("Organ"), _("Volume (ml)"), _("Confidence")])
         self._table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         self._table.horizontalHeader().setStretchLastSection(True)
         self._table.verticalHeader().hide()
 
-    def show(self, report: dict | None) -> None:
-        """Shows the organs of a run report; None empties the table."""
-        organs = report["organs"] if report is not None else []
+    def show(self, segmentationNode) -> None:
+        """Shows the organs of a segmentation; None empties the table."""
+        organs = self._found.of(segmentationNode)
         self._table.setRowCount(len(organs))
         for row, organ in enumerate(organs):
-            texts = [organ["name"], _("not found"), ""]
-            if organ["present"]:
-                texts[1] = _volumeText(organ["volume_ml"])
-                if organ["mean_confidence"] is not None:
-                    texts[2] = f"{100 * organ['mean_confidence']:.0f} %"
+            texts = [organ.name, _("not found"), ""]
+            if organ.volumeMl is not None:
+                texts[1] = _volumeText(organ.volumeMl)
+            if organ.confidence is not None:
+                texts[2] = f"{100 * organ.confidence:.0f} %"
             for column, text in enumerate(texts):
                 self._table.setItem(row, column, qt.QTableWidgetItem(text))
 

@@ -15,12 +15,18 @@ from .panel_parts import Lock
 from .parameter_node import Frames
 from .priors import PriorCard
 from .progress_text import RunProgress, timeText
-from .segmentation_output import exists, reportOf
+from .segmentation_output import reportOf
 from .segmentation_run import RunListener
 from .sequence_frame import browserOf
 from .volume_export import hasVoxels
 
-SECTIONS = ("inputs", "organs", "outputs", "advanced")
+# What to do on Stop can be chosen while something runs.
+LOCKED = (
+    *(f"{name}CollapsibleButton" for name in ("inputs", "organs", "outputs")),
+    "deviceComboBox",
+    "qualityComboBox",
+    "resetButton",
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,7 @@ class RunSection:
         self._modality = modality
         self._calls = calls
         self._parameters = None
-        self._lock = Lock(
-            [getattr(ui, f"{name}CollapsibleButton") for name in SECTIONS], _("Stop the run first.")
-        )
+        self._lock = Lock([getattr(ui, name) for name in LOCKED], _("Stop the run first."))
         self.progress = RunProgress()
         self.frame = (0, 1)
         ui.segmentButton.connect("clicked(bool)", self.onSegmentButton)
@@ -71,7 +75,11 @@ class RunSection:
     def update(self) -> None:
         """Enables what can be pressed, and says of the rest what is missing."""
         self._checkCanShow3D()
-        if self._logic.running or self._parameters is None:
+        if self._logic.running:
+            self._showStop()
+            return
+        self._ui.segmentButton.text = _("Segment organs")
+        if self._parameters is None:
             return
         missing = self._whatIsMissing()
         self._ui.segmentButton.enabled = not missing
@@ -124,7 +132,6 @@ class RunSection:
 
     def showIdle(self, text: str) -> None:
         """Nothing runs; the text says how it ended."""
-        self._ui.segmentButton.text = _("Segment organs")
         self._ui.progressBar.visible = False
         self._ui.statusLabel.text = text
         self._lock.open()
@@ -138,18 +145,20 @@ class RunSection:
         self._calls.changed()
 
     def _showRunning(self) -> None:
-        self._ui.segmentButton.text = _("Stop")
-        self._ui.segmentButton.toolTip = _("End the computation; it takes a moment.")
+        self._showStop()
         self._ui.progressBar.value = 0
         self._ui.progressBar.visible = True
         self._ui.statusLabel.text = _("Starting")
         self._lock.close()
         self._calls.changed()
 
+    def _showStop(self) -> None:
+        self._ui.segmentButton.text = _("Stop")
+        self._ui.segmentButton.enabled = True
+        self._ui.segmentButton.toolTip = _("End the computation; it takes a moment.")
+
     def _stop(self) -> None:
-        parameters = self._parameters
-        self._logic.stop(parameters.keepPartial)
-        kept = exists(parameters.outputSegmentation) and parameters.keepPartial
+        kept = self._logic.stop(self._parameters.keepPartial)
         self.showIdle(_("Stopped; what was found so far was kept.") if kept else _("Stopped."))
         self._calls.log(_("Stopped."))
 

@@ -12,7 +12,7 @@ from .volume_export import hasVoxels
 
 
 class SegmentationLogic:
-    """The part of the module's logic that segments; it uses its `process`, `requireIdle` and `waitFor`."""
+    """The part of the module's logic that segments; it uses its `process`, `requireIdle`, `waitFor` and `onRunning`."""
 
     _run: SegmentationRun | SequenceRun | None = None
 
@@ -78,6 +78,7 @@ class SegmentationLogic:
         except Exception:
             self._run = None
             raise
+        self.onRunning()
         if wait:
             self.waitFor(run)
             if failures:
@@ -86,11 +87,15 @@ class SegmentationLogic:
                 raise SegmentationError(_("The segmentation was stopped."), code="stopped")
         return run.segmentationNode
 
-    def stop(self, keepPartial: bool = False) -> None:
-        """Ends a run; the scene is as before, or holds what was found so far."""
-        if self.running:
-            self._run.stop(keepPartial)
-            self._run = None
+    def stop(self, keepPartial: bool = False) -> bool:
+        """Ends a run; the scene is as before, or holds what was found so far.
+
+        :return: whether anything was kept
+        """
+        kept = self.running and self._run.stop(keepPartial)
+        self._run = None
+        self.onRunning()
+        return kept
 
     def takeSegmentationEvent(self, event: dict) -> None:
         """Takes an event of the child process."""
@@ -98,3 +103,4 @@ class SegmentationLogic:
             self._run.take(event)
         if not self.running:
             self._run = None  # it holds its nodes, which the scene may let go of
+            self.onRunning()

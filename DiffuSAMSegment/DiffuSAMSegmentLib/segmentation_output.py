@@ -13,7 +13,6 @@ from .sequence_frame import ShownFrame
 
 ORGAN_TAG = "DiffuSAM.Organ"
 REPORT_ATTRIBUTE = "DiffuSAM.Report"
-PARTIAL_ATTRIBUTE = "DiffuSAM.Partial"
 
 
 class SegmentationOutput:
@@ -123,19 +122,19 @@ class SegmentationOutput:
             self.node.SetReferenceImageGeometryParameterFromVolumeNode(self._volumeNode)
         self._restoreSurface()
         self.node.SetAttribute(REPORT_ATTRIBUTE, report)
-        self.node.RemoveAttribute(PARTIAL_ATTRIBUTE)
 
-    def discard(self, labels=None) -> None:
+    def discard(self, labels=None) -> bool:
         """After Stop or an error: everything as before, or what was found so far kept beside it.
 
         :param labels: array (z, y, x) on the volume's grid, of what is to be kept; None keeps nothing
+        :return: whether anything was kept
         """
         if slicer.mrmlScene is None or not slicer.mrmlScene.IsNodePresent(self.node):
-            return
+            return False
         kept = labels is not None and bool(labels.any())
         if self._created and not kept:
             removeNode(self.node)
-            return
+            return False
         self._frame.show()
         segmentation = self.node.GetSegmentation()
         if kept:
@@ -149,14 +148,14 @@ class SegmentationOutput:
                 _clearIfAmong(images, segment)
                 segmentation.RemoveSegment(identifier)
             else:
-                # No later run shall take it for a complete organ and let it go.
+                # Neither the user nor a later run, which would let it go, shall take it for the whole organ.
+                segment.SetName(_("{organ} (incomplete)").format(organ=segment.GetName()))
                 segment.RemoveTag(ORGAN_TAG)
         for identifier in self._hidden:
             if segmentation.GetSegment(identifier) is not None:
                 self._display().SetSegmentVisibility(identifier, True)
-        if kept:
-            self.node.SetAttribute(PARTIAL_ATTRIBUTE, "1")
         self._restoreSurface()
+        return kept
 
     def _newNode(self):
         name = slicer.mrmlScene.GenerateUniqueName(

@@ -152,14 +152,18 @@ class SegmentationRun:
             hint = hintOf(event["code"], event["hint"])
             self._fail(SegmentationError(message, hint, event["code"]))
 
-    def stop(self, keepPartial: bool = False) -> None:
-        """Ends the child process and puts the scene back, or keeps what was found so far."""
-        if not self.ended:
-            self.stopped = True
-            self.process.end()
-            if keepPartial:
-                self._refresh()
-            self._end(keepPartial)
+    def stop(self, keepPartial: bool = False) -> bool:
+        """Ends the child process and puts the scene back, or keeps what was found so far.
+
+        :return: whether anything was kept
+        """
+        if self.ended:
+            return False
+        self.stopped = True
+        self.process.end()
+        if keepPartial:
+            self._refresh()
+        return self._end(keepPartial)
 
     def _refreshOrFail(self) -> None:
         try:
@@ -189,14 +193,15 @@ class SegmentationRun:
         self._end(keepPartial=False)
         self.listener.failed(error)
 
-    def _end(self, keepPartial: bool) -> None:
+    def _end(self, keepPartial: bool) -> bool:
+        """Puts the scene back; says whether anything was kept."""
         if self.ended:
-            return
+            return False
         self.ended = True
         self._stopRefreshing()
-        if self._output is not None:
-            self._output.discard(self._labels if keepPartial else None)
+        kept = self._output is not None and self._output.discard(self._labels if keepPartial else None)
         self._removeFolder()
+        return kept
 
     def _stopRefreshing(self) -> None:
         if self._timer is not None:

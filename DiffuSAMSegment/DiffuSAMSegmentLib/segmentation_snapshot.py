@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import slicer
 
-from .segmentation_output import PARTIAL_ATTRIBUTE, REPORT_ATTRIBUTE, exists, segmentIDs, volumeOf
-
-_ATTRIBUTES = (REPORT_ATTRIBUTE, PARTIAL_ATTRIBUTE)
+from .segmentation_output import REPORT_ATTRIBUTE, exists, segmentIDs, volumeOf
 
 
 class SegmentationSnapshot:
-    """A copy of the segments of a node, of whether each is shown, and of what runs noted in the node.
+    """A copy of the segments of a node, of whether each is shown, and of the run report in the node.
 
     :param segmentationNode: stays as it is
     """
@@ -19,7 +17,7 @@ class SegmentationSnapshot:
         self._node = segmentationNode
         self._segmentation = slicer.vtkSegmentation()
         self._segmentation.DeepCopy(segmentationNode.GetSegmentation())
-        self._attributes = {name: segmentationNode.GetAttribute(name) for name in _ATTRIBUTES}
+        self._report = segmentationNode.GetAttribute(REPORT_ATTRIBUTE)
         self._hasVolume = volumeOf(segmentationNode) is not None
         display = segmentationNode.GetDisplayNode()
         self._shown = {
@@ -34,11 +32,10 @@ class SegmentationSnapshot:
         self._node.GetSegmentation().DeepCopy(self._segmentation)
         for identifier, shown in self._shown.items():
             self._node.GetDisplayNode().SetSegmentVisibility(identifier, shown)
-        for name, value in self._attributes.items():
-            if value is None:
-                self._node.RemoveAttribute(name)
-            else:
-                self._node.SetAttribute(name, value)
+        if self._report is None:
+            self._node.RemoveAttribute(REPORT_ATTRIBUTE)
+        else:
+            self._node.SetAttribute(REPORT_ATTRIBUTE, self._report)
         if not self._hasVolume:
             role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
             self._node.RemoveNodeReferenceIDs(role)

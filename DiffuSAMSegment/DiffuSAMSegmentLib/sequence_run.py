@@ -74,19 +74,30 @@ class SequenceRun:
 
     def take(self, event: dict) -> None:
         """Takes an event of the child process."""
-        if not self.ended and self._run is not None:
-            self._run.take(event)
-
-    def stop(self, keepPartial: bool = False) -> None:
-        """Ends the present frame; the frames that are complete stay only if the user wants that."""
-        if self.ended:
+        if self.ended or self._run is None:
             return
+        if not exists(self._browser):
+            self._run.stop()
+            message = _("The sequence was deleted while it was in use.")
+            self._failed(SegmentationError(message, _("Choose a volume and an output, and start again.")))
+            return
+        self._run.take(event)
+
+    def stop(self, keepPartial: bool = False) -> bool:
+        """Ends the present frame; the frames that are complete stay only if the user wants that.
+
+        :return: whether any was kept
+        """
+        if self.ended:
+            return False
         self.stopped = True
         self._run.stop()
-        if keepPartial and self._frame:
+        kept = keepPartial and self._frame > 0 and exists(self._browser)
+        if kept:
             self._finish()
         else:
             self._discard()
+        return kept
 
     def _startFrame(self) -> None:
         self._browser.SetSelectedItemNumber(self._frame)
@@ -118,6 +129,9 @@ class SequenceRun:
     def _finish(self) -> None:
         self.ended = True
         self._browser.AddSynchronizedSequenceNode(self._sequence)
+        # After Stop some frames have no organs; by default the browser would give them those of the frame before.
+        mode = slicer.vtkMRMLSequenceBrowserNode.MissingItemCreateFromDefault
+        self._browser.SetMissingItemMode(self._sequence, mode)
         self._browser.AddProxyNode(self.segmentationNode, self._sequence, False)
         self._show()
         # Without it, the next frame would undo what was corrected in this one. Not earlier: what the node shows until
@@ -126,9 +140,8 @@ class SequenceRun:
 
     def _discard(self) -> None:
         self.ended = True
-        if not exists(self._browser):
-            return  # the scene is being closed
-        slicer.mrmlScene.RemoveNode(self._sequence)
+        if exists(self._sequence):
+            slicer.mrmlScene.RemoveNode(self._sequence)
         if self._before is not None:
             self._before.restore()
         elif exists(self.segmentationNode):
@@ -136,5 +149,7 @@ class SequenceRun:
         self._show()
 
     def _show(self) -> None:
+        if not exists(self._browser):
+            return
         self._browser.SetSelectedItemNumber(self._shown)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)

@@ -127,6 +127,13 @@ class TrainSection:
             or (count == len(cases) and name not in parameters.trainingSkipped)
         ]
 
+    def fail(self, error: SegmentationError) -> None:
+        """Says why no training can begin."""
+        self._showIdle(str(error))
+        self._calls.log(f"{error.code}: {error}")
+        if error.code != "unfinished":  # of that the user is asked
+            logging.error("DiffuSAM Segment: %s", error)
+
     def close(self) -> None:
         """The panel or the scene goes: nothing is shown any more; a training has been ended before."""
         self._discard(keepCurves=self._finished)
@@ -253,13 +260,10 @@ class TrainSection:
         self, error: SegmentationError, cases: list[TrainingCase], settings: TrainingSettings
     ) -> None:
         self._discard()
-        self._showIdle(str(error))
-        self._calls.log(f"{error.code}: {error}")
+        self.fail(error)
         if error.code == "unfinished":
             # Not from within the reading of events, which a dialog would hold up.
             qt.QTimer.singleShot(0, lambda: self._askAboutUnfinished(cases, settings))
-        else:
-            logging.error("DiffuSAM Segment: %s", error)
 
     def _askAboutUnfinished(self, cases: list[TrainingCase], settings: TrainingSettings) -> None:
         if self._parameters is None or self._logic.training or self._logic.running:

@@ -23,9 +23,10 @@ _NRRD_TYPES = {
 
 
 def hasVoxels(volumeNode) -> bool:
-    """Whether a volume has its image already: nodes may be in the scene before."""
+    """Whether a volume has its image already: nodes may be in the scene before, or their image be changed just now."""
     image = volumeNode.GetImageData() if volumeNode is not None else None
-    return image is not None and image.GetPointData().GetScalars() is not None
+    scalars = image.GetPointData().GetScalars() if image is not None else None
+    return scalars is not None and scalars.GetNumberOfTuples() == image.GetNumberOfPoints()
 
 
 def exportVolume(volumeNode: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
