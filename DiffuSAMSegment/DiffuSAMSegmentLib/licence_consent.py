@@ -19,7 +19,7 @@ def acceptsLicence(card: PriorCard) -> bool:
     if slicer.util.settingsValue(key, "", converter=str) == card.licence:
         return True
     text = _(
-        "The model {title} that comes with this extension has a licence of its own:\n\n{licence}.\n\n"
+        "The prior {title}, the model that comes with this extension, has a licence of its own:\n\n{licence}.\n\n"
         "It is not for clinical use. Do you accept this?"
     ).format(title=card.title, licence=card.licence.rstrip("."))
     if not slicer.util.confirmOkCancelDisplay(text, _("Licence")):

@@ -96,7 +96,7 @@ class RunSection:
             return  # the panel was left, or the volume went, while packages were installed
         card = self._calls.card()
         if not acceptsLicence(card):
-            self.showIdle(_("The licence of the model was not accepted; choose another prior, or train one."))
+            self.showIdle(_("The licence of the prior was not accepted; choose another one, or train one."))
             return
         parameters = self._parameters
         organs = [name for name in card.organs if name not in parameters.skippedOrgans]
