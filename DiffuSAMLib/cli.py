@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from . import __version__
 from .cohort_command import UNNAMED, add_cohort_options, run_cohort
@@ -36,7 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A name that the console has no letters for must not end a command; Windows' pipes have few.
             stream.reconfigure(errors="backslashreplace")
-    argv = sys.argv[1:] if argv is None else argv
+    with ExitStack() as stack:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            stack.enter_context(_lasting_output(sys.stdout))
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     as_json = JsonProgress(sys.stdout) if any(map(_asks_for_json, argv)) else None
     try:
         arguments = _parser().parse_args(argv)
@@ -63,6 +71,48 @@ def main(argv: Sequence[str] | None = None) -> int:
             as_json.error(error)
         raise
     return 0
+
+
+@contextmanager
+def _lasting_output(stream: TextIO) -> Iterator[None]:
+    """Prints to a stream, all of it by the end of the block."""
+    output = _Output(stream)
+    with redirect_stdout(cast(TextIO, output)):
+        try:
+            yield
+        finally:
+            output.flush()
+
+
+class _Output:
+    """A stream that drops what is written once its reader has gone, as `| head` does; the command goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropping():
+            self._stream.flush()
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # Windows reports a closed pipe as an invalid argument; a full disk must not pass for one.
+            if not isinstance(error, BrokenPipeError) and (os.name != "nt" or error.errno != errno.EINVAL):
+                raise
+            # What failed is still buffered; without somewhere to go it would fail again at exit.
+            with Path(os.devnull).open("w", encoding="ascii") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,7 +158,9 @@ def _add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument(
         "--modality", choices=("CT", "MR"), help="if the file does not state it, or states it wrongly"
     )
-    command.add_argument("--series", help="of a DICOM folder: number, UID or part of the description")
+    command.add_argument(
+        "--series", help="of a DICOM folder: place in the list, from 1, UID or part of the description"
+    )
     for option, what in (("--confidence", "the confidence map"), ("--preview", "a picture (PNG)")):
         command.add_argument(
             option,
@@ -162,7 +214,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command = commands.add_parser("evaluate", help="score a prior on labelled cases it has not seen")
     add_data_options(command)
     command.add_argument(
-        "--part", choices=("development", "test"), default="development", help="of the split"
+        "--part", choices=("development", "test"), help="of the split (default: development)"
     )
     command.add_argument("--report", type=Path, help="write the scores as JSON here")
     command.add_argument("--json-progress", action="store_true")
@@ -259,6 +311,8 @@ def _print_report(report: RunReport, *, guessed: bool) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, progress: Progress) -> None:
+    if arguments.part is not None and arguments.split is None:
+        raise InputError("--part belongs to --split.", hint="Give the split file, or leave --part out.")
     from .devices import choose_device
     from .evaluation import evaluate
     from .files import require_writable
@@ -267,7 +321,8 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress) -> None:
 
     if arguments.report is not None:
         require_writable(arguments.report)
-    only = getattr(load_split(arguments.split), arguments.part) if arguments.split else None
+    part = arguments.part or "development"
+    only = getattr(load_split(arguments.split), part) if arguments.split else None
     evaluation = evaluate(
         load_prior(arguments.prior),
         cases_of(arguments, only),

@@ -25,7 +25,7 @@ from .cohort_table import TABLE_CSV, TABLE_JSON, CaseRow, write_table
 from .cohort_worker import CaseOutcome, CaseTask
 from .devices import choose_device
 from .errors import InputError, OutputError
-from .files import output_error, remove, require_writable, sha256_of
+from .files import is_temporary_of, output_error, remove, require_writable, sha256_of, temporary_end
 from .json_values import to_json_value
 from .prior_files import PriorHeader, read_header
 from .progress import Progress, ProgressEvent
@@ -51,7 +51,7 @@ class CohortRequest:
         prior: Name in the catalogue, or path of a prior file.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         modality: "CT" or "MR"; None asks each image.
-        series: For DICOM folders with several series: number or part of the description.
+        series: For DICOM folders with several series: place in the list or part of the description.
         confidence, preview: Whether to write a confidence map and a picture of each case.
         options: How to segment.
         cluster: Address of a Dask scheduler; None starts workers on this computer.
@@ -198,18 +198,22 @@ class _Run:
             ) from error
         except OSError as error:
             raise output_error(folder, error) from error
-        for table in (TABLE_CSV, TABLE_JSON):
-            require_writable(folder / table)
+        tables = [folder / TABLE_CSV, folder / TABLE_JSON]
+        for table in tables:
+            require_writable(table)
         if not _is_cohort_table(folder / TABLE_JSON):
-            for files in self._files:
-                for path in files.all:
-                    if path.exists():
-                        raise InputError(
-                            f"{folder} already holds {path.name}, which no cohort run has written.",
-                            hint="Give another folder with -o, so that nothing is lost.",
-                        )
+            for path in (*tables, *self._results()):
+                if path.exists():
+                    raise InputError(
+                        f"{folder} already holds {path.name}, which no cohort run has written.",
+                        hint="Give another folder with -o, so that nothing is lost.",
+                    )
         self._remove_leftovers()
         self._write_table()
+
+    def _results(self) -> Iterator[Path]:
+        """Every file that the cases may have."""
+        return (path for files in self._files for path in files.all)
 
     def keep_finished(self, on_case: Callable[[CaseRow], None] | None) -> None:
         """Takes over the cases that an earlier run has finished."""
@@ -321,9 +325,9 @@ class _Run:
 
     def _remove_leftovers(self) -> None:
         """Removes what workers that were killed while writing have left: files that `atomic_path` began."""
-        names = {path.name for files in self._files for path in files.all}
+        ends = {temporary_end(path) for path in self._results()}
         for path in self._request.output.glob(".????????.*"):
-            if path.name[10:] in names:
+            if is_temporary_of(path, ends):
                 remove(path)
 
 

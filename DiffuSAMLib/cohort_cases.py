@@ -16,6 +16,9 @@ FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
 CASE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 # Slicer's segmentations lie beside the images that were segmented by hand, and are never images.
 SEGMENTATION_ENDING = ".seg.nrrd"
+REPORT_ENDING = ".report.json"
+# How many files of a folder without images are looked into for DICOM.
+FILES_LOOKED_INTO = 10
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class CaseFiles:
         """The files of a case in a folder; `ending` is one of `FORMATS`."""
         return cls(
             output=folder / f"{case.name}.{ending}",
-            report=folder / f"{case.name}.report.json",
+            report=folder / f"{case.name}{REPORT_ENDING}",
             confidence=folder / f"{case.name}.confidence.nii.gz",
             preview=folder / f"{case.name}.preview.png",
         )
@@ -56,9 +59,19 @@ class CaseFiles:
         return self.report, self.output, self.confidence, self.preview
 
     def remove(self) -> None:
-        """Remove what there is of an earlier result."""
-        for path in self.all:
+        """Remove what there is of an earlier result, its label map too where that was of another format."""
+        for path in (*self.all, *self._label_map_of_report()):
             remove(path)
+
+    def _label_map_of_report(self) -> list[Path]:
+        """The label map that belongs to the report; others of the name, such as corrected ones, are not a cohort's."""
+        report = _read_report(self.report)
+        try:
+            ending = report["cohort"]["settings"]["format"]
+        except (LookupError, TypeError):
+            return []
+        case = self.report.name.removesuffix(REPORT_ENDING)
+        return [self.report.with_name(f"{case}.{ending}")] if ending in FORMATS else []
 
 
 def list_cases(folder: Path, *, leave_out: Path) -> list[CohortCase]:
@@ -93,7 +106,7 @@ def list_cases(folder: Path, *, leave_out: Path) -> list[CohortCase]:
             # A name whose bytes are no text could be neither printed nor written into the table.
             cases.append(CohortCase(name.encode("utf-8", "backslashreplace").decode("utf-8"), path))
     if not cases:
-        if any(path.name.lower().endswith(".dcm") for path in entries):
+        if any(path.name.lower().endswith(".dcm") for path in entries) or _begins_with_dicom(entries):
             raise InputError(
                 f"{folder} holds the DICOM files of one image, where a folder of images is expected.",
                 hint="Give the folder above it, or leave out --images to segment this one.",
@@ -101,6 +114,19 @@ def list_cases(folder: Path, *, leave_out: Path) -> list[CohortCase]:
         raise InputError(f"The folder {folder} holds no images.", hint=FORMATS_HINT)
     _require_different_names(cases)
     return cases
+
+
+def _begins_with_dicom(entries: Sequence[Path]) -> bool:
+    """Whether one of the first files is DICOM by its content, whatever its name."""
+    for path in [path for path in entries if path.is_file()][:FILES_LOOKED_INTO]:
+        try:
+            with path.open("rb") as file:
+                start = file.read(132)
+        except OSError:
+            continue
+        if start[128:] == b"DICM":
+            return True
+    return False
 
 
 def _without_ending(name: str) -> str | None:
@@ -139,10 +165,7 @@ def finished_report(
     """
     if not all(path.is_file() for path in (files.report, *wanted)):
         return None
-    try:
-        report = json.loads(files.report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    report = _read_report(files.report)
     try:
         same_settings = report["cohort"]["settings"] == settings
         sha256 = report["inputs"][0]["sha256"]
@@ -152,6 +175,14 @@ def finished_report(
         return None
     # The image last: reading it takes longest.
     return report if same_settings and content_sha256(case.image) == sha256 else None
+
+
+def _read_report(path: Path) -> Any:
+    """What a report holds; None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def run_cohort(arguments: argparse.Namespace, options: SegmentOptions, progress:
         labels = label_values(read_header(prior_path(request.prior)), options.organs)
         progress.done(output=request.output, table=table, cases=len(rows), labels=labels)
     else:
-        _say(f"{len(rows)} cases: {table}")
+        _say(f"{len(rows)} {'case' if len(rows) == 1 else 'cases'}: {table}")
 
 
 def _tell_case(row: CaseRow) -> None:

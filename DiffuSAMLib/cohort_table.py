@@ -63,6 +63,15 @@ def write_table(
     Raises:
         OutputError: A file cannot be written.
     """
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "program_version": __version__,
+        **to_json_value(record),
+        "cases": to_json_value(rows),
+    }
+    # First, for by this one the next run knows the folder as its own, should this one be killed between the two.
+    with atomic_path(folder / TABLE_JSON) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="ascii")
     with (
         atomic_path(folder / TABLE_CSV) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
@@ -78,18 +87,8 @@ def write_table(
         for row in rows:
             seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
             volumes = [f"{row.volumes_ml[organ]:.3f}" if organ in row.volumes_ml else "" for organ in organs]
-            warnings, image = _printable(" ".join(row.warnings)), _printable(str(row.image))
-            table.writerow(
-                [row.name, row.status, row.modality, seconds, *volumes, warnings, row.error, image]
-            )
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "program_version": __version__,
-        **to_json_value(record),
-        "cases": to_json_value(rows),
-    }
-    with atomic_path(folder / TABLE_JSON) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="ascii")
+            texts = (_printable(text) for text in (" ".join(row.warnings), row.error, str(row.image)))
+            table.writerow([row.name, row.status, row.modality, seconds, *volumes, *texts])
 
 
 def _printable(text: str) -> str:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from .errors import InputError, OutOfMemoryError
+from .errors import InputError, telling_memory
 
 logger = logging.getLogger(__name__)
-
-# What PyTorch says where an allocation fails: on the processor (Linux and macOS, Windows), on GPUs.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def choose_device(name: str) -> str:
@@ -62,24 +58,6 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-@contextmanager
-def memory_errors(device: torch.device, *, job: str, hint: str) -> Iterator[None]:
-    """Turns the different ways of running out of memory into one error.
-
-    Args:
-        device: Where the block computes.
-        job: What for, as the message calls it.
-        hint: What to do about it.
-
-    Raises:
-        OutOfMemoryError: The block ran out of memory.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        told = str(error).lower()
-        if not isinstance(error, MemoryError) and not any(sign in told for sign in _OUT_OF_MEMORY):
-            raise
-        raise OutOfMemoryError(
-            f"The device {device} has too little free memory for {job}.", hint=hint
-        ) from error
+def memory_errors(device: torch.device, *, job: str, hint: str) -> AbstractContextManager[None]:
+    """As `telling_memory`, for a block that computes on a device."""
+    return telling_memory(job, device=device, hint=hint)

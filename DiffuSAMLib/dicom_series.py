@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError
+from .errors import DiffuSAMError, InputError, is_out_of_memory, memory_error
 from .image_files import read_header, require_single_frame
 from .itk_messages import itk_message, quiet_itk
 from .reading_warnings import warn
 from .utf8_names import as_utf8, require_utf8
+from .windows_paths import itk_path
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 NOT_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC", "FID"})
 # SOP classes of CT and MR images, the enhanced ones too; stated in the first bytes of a file.
 CT_OR_MR_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.[24](?![0-9])")
+# The element (0002,0002) of a DICOMDIR, which holds no image but names the classes of others.
+OF_A_DIRECTORY = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.1\.3\.10(?![0-9.])", re.DOTALL)
 SPACING_TOLERANCE = 0.01
 # In slice distances: a wider gap is a missing slice.
 LARGEST_GAP = 1.5
@@ -31,18 +34,21 @@ LARGEST_TILT_DEGREES = 1.0
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The files of one series of a folder, sorted along the slice normal."""
+    """The files of one series of a folder, sorted along the slice normal.
+
+    Its number is the one that DICOM gives it; None where it gives none.
+    """
 
     uid: str
-    number: int
+    number: int | None
     description: str
     modality: str
     files: tuple[str, ...]
 
     def __str__(self) -> str:
-        return (
-            f"{self.label}, {self.modality or 'no modality'}, {len(self.files)} files, {self.uid or 'no UID'}"
-        )
+        number = "no series number" if self.number is None else f"series number {self.number}"
+        modality, files = self.modality or "no modality", f"{len(self.files)} files"
+        return ", ".join((self.label, number, modality, files, self.uid or "no UID"))
 
     @property
     def label(self) -> str:
@@ -74,13 +80,17 @@ def list_series(folder: Path) -> list[DicomSeries]:
     found = []
     listed = set()
     with quiet_itk():
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
-            files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(itk_path(folder)):
+            # In the folder by its own name, not by the one that ITK was given.
+            files = [
+                folder / Path(file).name
+                for file in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(itk_path(folder), uid)
+            ]
             for file in files:
-                require_utf8(Path(file))
-            listed |= {Path(file).name for file in files}
+                require_utf8(file)
+            listed |= {file.name for file in files}
             try:
-                reader = read_header(files[0])
+                reader = read_header(str(files[0]))
             except RuntimeError:
                 continue
             modality = tag(reader, "0008|0060")
@@ -90,10 +100,10 @@ def list_series(folder: Path) -> list[DicomSeries]:
             found.append(
                 DicomSeries(
                     uid,
-                    int(number) if number.lstrip("-").isdecimal() else 0,
+                    int(number) if re.fullmatch("[+-]?[0-9]{1,12}", number) else None,
                     tag(reader, "0008|103e"),
                     modality,
-                    tuple(files),
+                    tuple(map(str, files)),
                 )
             )
     require_undamaged(folder, sorted(set(names) - listed))
@@ -102,7 +112,7 @@ def list_series(folder: Path) -> list[DicomSeries]:
             f"The folder {folder} holds no readable DICOM images.",
             hint="Give the folder that directly holds the .dcm files of the series.",
         )
-    return sorted(found, key=lambda series: (series.number, series.uid))
+    return sorted(found, key=lambda series: (series.number or 0, series.uid))
 
 
 def require_undamaged(folder: Path, unlisted: list[str]) -> None:
@@ -122,7 +132,8 @@ def require_undamaged(folder: Path, unlisted: list[str]) -> None:
             raise InputError(
                 f"{file} cannot be opened ({error.strerror}).", hint="Check its permissions."
             ) from error
-        if start[128:132] == b"DICM" and CT_OR_MR_CLASS.search(start):
+        of_images = CT_OR_MR_CLASS.search(start) and not OF_A_DIRECTORY.search(start)
+        if start[128:132] == b"DICM" and of_images:
             raise InputError(
                 f"The DICOM file {file} is damaged or incomplete.", hint="Copy or export the series again."
             )
@@ -137,7 +148,7 @@ def choose_series(found: list[DicomSeries], wanted: str | int | None) -> DicomSe
             `None` takes the series with the most files.
 
     Raises:
-        InputError: Nothing, or more than one series, matches.
+        InputError: Nothing, or more than one series, matches, or the place is the series number of another.
     """
     listing = "; ".join(f"{place}: {series}" for place, series in enumerate(found, 1))
     if wanted is None:
@@ -152,11 +163,18 @@ def choose_series(found: list[DicomSeries], wanted: str | int | None) -> DicomSe
     matches = [series for series in found if series.uid == text]
     if not matches and text.isdecimal() and 1 <= int(text) <= len(found):
         matches = [found[int(text) - 1]]
+        if any(series.number == int(text) and series is not matches[0] for series in found):
+            raise InputError(
+                f"'{text}' is the place in the list of one series and the series number of another.",
+                hint=f"Give the UID or the description from: {listing}.",
+            )
     if not matches and text:
         matches = [series for series in found if text.casefold() in series.description.casefold()]
     if len(matches) != 1:
         fact = "No series matches" if not matches else f"{len(matches)} series match"
-        raise InputError(f"{fact} '{text}'.", hint=f"Choose a number, UID or description from: {listing}.")
+        raise InputError(
+            f"{fact} '{text}'.", hint=f"Choose a place in the list, UID or description from: {listing}."
+        )
     return matches[0]
 
 
@@ -169,6 +187,7 @@ def read_series(series: DicomSeries) -> sitk.Image:
     Raises:
         InputError: The files are damaged, multi-frame, of different sizes, not parallel, tilted against
             their normal, several share one position, or one is missing.
+        OutOfMemoryError: There is too little memory for it.
     """
     try:
         with quiet_itk():
@@ -177,7 +196,7 @@ def read_series(series: DicomSeries) -> sitk.Image:
                 require_single_frame(header, Path(file))
             components = headers[0].GetNumberOfComponents()
             if components == 1 and len(headers) == 1:
-                return sitk.ReadImage(series.files[0], sitk.sitkFloat32)
+                return sitk.ReadImage(itk_path(Path(series.files[0])), sitk.sitkFloat32)
     except RuntimeError as error:
         raise unreadable(series, error) from error
     if components != 1:
@@ -187,7 +206,7 @@ def read_series(series: DicomSeries) -> sitk.Image:
         )
     grid = even_grid(series, headers)
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(series.files)
+    reader.SetFileNames([itk_path(Path(file)) for file in series.files])
     reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
         with quiet_itk():
@@ -201,7 +220,9 @@ def read_series(series: DicomSeries) -> sitk.Image:
     return image
 
 
-def unreadable(series: DicomSeries, error: RuntimeError) -> InputError:
+def unreadable(series: DicomSeries, error: RuntimeError) -> DiffuSAMError:
+    if is_out_of_memory(error):
+        return memory_error(f"the DICOM series '{series.label}'")
     return InputError(
         f"The DICOM series '{series.label}' cannot be read: {itk_message(error)}.",
         hint="A file of it is damaged or incomplete; export the series again.",

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# What is said where an allocation fails: by PyTorch on the processor (Linux and macOS, Windows) and on GPUs, by ITK,
+# and by the libraries of C++.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "failed to allocate",
+    "bad_alloc",
+    "bad allocation",
+)
 
 
 class DiffuSAMError(Exception):
     """An error with a message for the user.
+
+    What is not UTF-8 in it, as a name of a file may be, is escaped: few tables and consoles take it.
 
     Args:
         message: What is wrong, as one sentence.
@@ -18,9 +33,10 @@ class DiffuSAMError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{message} {hint}".strip())
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = (
+            text.encode("utf-8", "backslashreplace").decode("utf-8") for text in (message, hint)
+        )
+        super().__init__(f"{self.message} {self.hint}".strip())
 
     def fields(self) -> dict[str, Any]:
         """What a program is told of it: `code`, `message` and `hint`, and what else an error of its kind knows."""
@@ -78,3 +94,40 @@ class OutOfMemoryError(DiffuSAMError):
     """The device or the machine has too little memory for the job."""
 
     code = "oom"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that an allocation failed, in any of the different ways."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in told for sign in _OUT_OF_MEMORY)
+    )
+
+
+def memory_error(
+    job: str, *, device: object = "cpu", hint: str = "Close other programs."
+) -> OutOfMemoryError:
+    """The error to tell of too little memory for a job."""
+    return OutOfMemoryError(f"The device {device} has too little free memory for {job}.", hint=hint)
+
+
+@contextmanager
+def telling_memory(
+    job: str, *, device: object = "cpu", hint: str = "Close other programs."
+) -> Iterator[None]:
+    """Turns the different ways of running out of memory into one error.
+
+    Args:
+        job: What for, as the message calls it.
+        device: Where the block computes.
+        hint: What to do about it.
+
+    Raises:
+        OutOfMemoryError: The block ran out of memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise memory_error(job, device=device, hint=hint) from error

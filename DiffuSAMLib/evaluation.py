@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from .datasets import LabelledFiles
-from .errors import OutOfMemoryError
+from .errors import OutOfMemoryError, telling_memory
 from .files import atomic_path
+from .geometry import to_canonical
 from .json_values import to_json_value
+from .labelmaps import LabelMap
 from .metrics import OrganScore, score_case
 from .organ_names import chosen_organs, organ_key
 from .progress import Progress, ProgressEvent
@@ -185,11 +187,20 @@ def _evaluate_case(
     # A large case may need more memory than the others; other errors are not a matter of the case.
     with naming_case(case, OutOfMemoryError):
         labels = segment(volume, case)
-    seconds = time.perf_counter() - started
-    named = organs_by_label(case, organs)
+        seconds = time.perf_counter() - started
+        with telling_memory("its scores"):
+            scores = _scores(labels, truth, organs_by_label(case, organs), organs)
+    return CaseResult(case.name, volume.modality, scores, seconds)
+
+
+def _scores(
+    labels: np.ndarray, truth: LabelMap, named: Mapping[int, str], organs: Sequence[str]
+) -> dict[str, OrganScore]:
+    """The scores of labels, 1 for the first of `organs`, on the grid of a truth whose labels are `named`."""
     values = {organ: value for value, organ in enumerate(organs, start=1) if organ in named.values()}
     reference = np.zeros_like(labels)
     for value, organ in named.items():
         reference[truth.array == value] = values[organ]
-    scores = score_case(labels, reference, values, volume.geometry.spacing[::-1])
-    return CaseResult(case.name, volume.modality, scores, seconds)
+    # In axial slices, however the file stores them: one of the figures counts by slices.
+    order = to_canonical(truth.geometry)
+    return score_case(order.view(labels), order.view(reference), values, order.geometry.spacing[::-1])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from .utf8_names import require_utf8
 CHUNK_BYTES = 1 << 20
 # In bytes, on all usual file systems.
 LONGEST_NAME = 255
+# Letters of a temporary's name before that of the file: a dot, eight digits and another dot.
+TEMPORARY_START = 10
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path to write to, and move it to its final name when the block succeeds.
 
-    The temporary file lies in the same folder and its name ends the same, so that writers which
+    The temporary file lies in the same folder and its name ends the same but for capitals, so that writers which
     choose the format by the ending work. After a failure of any kind, an interrupt too, it is gone and
     a file that had the final name before is untouched.
 
@@ -44,10 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def _temporary_file(path: Path) -> Iterator[Path]:
     """An empty file beside the one that is to be; after a failure of any kind it is gone."""
-    start = f".{uuid.uuid4().hex[:8]}."
-    # The whole name, by which a cohort knows what was left, or as much of its end as is no longer than names may be.
-    end = path.name.encode("utf-8", "ignore")[len(start) - LONGEST_NAME :]
-    temporary = path.with_name(start + end.decode("utf-8", "ignore"))
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{temporary_end(path)}")
     try:
         temporary.touch(exist_ok=False)
         yield temporary
@@ -56,6 +56,20 @@ def _temporary_file(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise output_error(path, error) from error
         raise
+
+
+def temporary_end(path: Path) -> str:
+    """The file's name as its temporary's has it, by which a cohort knows what was left.
+
+    In lower case and ASCII, for ITK knows few endings in capitals, and on Windows few letters; of a long name as much
+    of the end as is no longer than names may be.
+    """
+    return re.sub(r"[^\x00-\x7f]", "_", path.name.lower())[TEMPORARY_START - LONGEST_NAME :]
+
+
+def is_temporary_of(path: Path, ends: Collection[str]) -> bool:
+    """Whether a file is, by its name, a temporary one with one of these ends."""
+    return path.name[TEMPORARY_START:] in ends
 
 
 def require_writable(path: Path) -> None:
@@ -82,7 +96,7 @@ def _require_place(path: Path) -> None:
 
 
 def require_file_name(path: Path) -> None:
-    """Finds a folder that has the name of a file to be, and a name that no file can have.
+    """Finds what a file cannot or should not replace: a folder, a device or pipe; and a name that no file can have.
 
     Raises:
         OutputError: There is one.
@@ -95,6 +109,22 @@ def require_file_name(path: Path) -> None:
         raise output_error(path, error) from error
     if path.is_dir():
         raise OutputError(f"{path} is a folder, where a file is to be written.", hint="Give a file name.")
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            f"{path} is a device or a pipe, which a file would replace.", hint="Give the name of a file."
+        )
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are, or will be, one file, however they are spelled.
+
+    Of files that are not there yet, names that differ in case alone count as one, as they are on Windows and macOS.
+    """
+    if one.resolve() == other.resolve():
+        return True
+    if one.exists() or other.exists():
+        return one.exists() and other.exists() and one.samefile(other)
+    return one.name.casefold() == other.name.casefold() and is_same_file(one.parent, other.parent)
 
 
 def remove(path: Path) -> None:

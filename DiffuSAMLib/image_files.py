@@ -7,17 +7,20 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import struct
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, cast
 
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError
+from .errors import DiffuSAMError, InputError, is_out_of_memory, memory_error
 from .files import CHUNK_BYTES, sha256_of
 from .geometry import Geometry
 from .incomplete_files import require_bytes, telling_damage
@@ -25,6 +28,7 @@ from .itk_messages import itk_message, quiet_itk
 from .metaimage_files import METAIMAGE_ENDINGS, inspect_metaimage
 from .reading_warnings import warn
 from .utf8_names import require_utf8
+from .windows_paths import itk_path
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,14 @@ FORMATS_HINT = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) fil
 # Slicer and ITK make slightly skewed NIfTI axes perpendicular; beyond this angle anatomy would visibly shift.
 LARGEST_SKEW_DEGREES = 1.0
 DICOM_READER = "GDCMImageIO"
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+# What reads a file whose ending ITK does not know for being in capitals, or the short one of Windows.
+READERS = {
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
 # Formats of two files: the voxels lie beside the header.
 DETACHED_HEADERS = (".mhd", ".nhdr")
 # NIfTI's codes of the voxel types that can hold NaN.
@@ -68,26 +80,53 @@ def read_image(path: Path) -> sitk.Image:
 
     Raises:
         InputError: The file is missing, empty, of another kind, damaged or incomplete, or multi-frame DICOM.
+        OutOfMemoryError: There is too little memory for it.
     """
     require_readable(path)
-    nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    nifti = path.name.lower().endswith(NIFTI_ENDINGS)
     if nifti and (bad := inspect_nifti(path)):
         raise not_finite_error(path, bad)
     if path.name.lower().endswith(METAIMAGE_ENDINGS):
         inspect_metaimage(path)
     try:
-        with _nifti_lock if nifti else nullcontext(), quiet_itk():
+        with _nifti_lock if nifti else nullcontext(), quiet_itk(), _named_for_itk(path) as name:
             # By what reads it, not by its ending: DICOM is read under other names, too.
-            if sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == DICOM_READER:
+            found = sitk.ImageFileReader.GetImageIOFromFileName(name)
+            if found == DICOM_READER:
                 require_single_frame(read_header(str(path)), path)
-            return sitk.ReadImage(str(path))
+            return sitk.ReadImage(name, imageIO=found or READERS.get(path.suffix.lower(), ""))
     except RuntimeError as error:
         if nifti and "orthonormal" in str(error):
             return read_skewed_nifti(path)
-        raise InputError(
-            f"{path} cannot be read as an image: {itk_message(error)}.",
-            hint="The file is damaged or not what its ending says; copy or export it again.",
-        ) from error
+        hint = "The file is damaged or not what its ending says; copy or export it again."
+        raise _unreadable(path, error, hint) from error
+
+
+@contextmanager
+def _named_for_itk(path: Path) -> Iterator[str]:
+    """A name by which ITK can read a file for as long as the block lasts.
+
+    ITK's reader of NIfTI goes by the ending, and takes none of both capitals and small letters: that of a link is.
+    """
+    name, lower = itk_path(path), path.name.lower()
+    if not lower.endswith(NIFTI_ENDINGS) or name.endswith((*NIFTI_ENDINGS, *map(str.upper, NIFTI_ENDINGS))):
+        yield name
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / f"image{'.nii.gz' if lower.endswith('.gz') else '.nii'}"
+        try:
+            link.symlink_to(path.absolute())
+        except OSError:
+            # Windows lets few people make links.
+            shutil.copyfile(path, link)
+        yield itk_path(link)
+
+
+def _unreadable(path: Path, error: RuntimeError, hint: str) -> DiffuSAMError:
+    """What SimpleITK said of a file that it could not read, for the user."""
+    if is_out_of_memory(error):
+        return memory_error(str(path))
+    return InputError(f"{path} cannot be read as an image: {itk_message(error)}.", hint=hint)
 
 
 def read_header(file: str) -> sitk.ImageFileReader:
@@ -98,7 +137,7 @@ def read_header(file: str) -> sitk.ImageFileReader:
     """
     reader = sitk.ImageFileReader()
     reader.SetImageIO(DICOM_READER)
-    reader.SetFileName(file)
+    reader.SetFileName(itk_path(Path(file)))
     reader.ReadImageInformation()
     return reader
 
@@ -194,9 +233,10 @@ def inspect_nifti(path: Path) -> int:
 
 
 def not_finite_error(path: Path, voxels: int) -> InputError:
+    what = "1 voxel that is" if voxels == 1 else f"{voxels} voxels that are"
     return InputError(
-        f"{path} holds {voxels} voxels that are not finite numbers (NaN or infinite).",
-        hint="Replace them, for example by the background value.",
+        f"{path} holds {what} not finite (NaN or infinite).",
+        hint="Replace such values, for example by that of the background.",
     )
 
 
@@ -225,13 +265,11 @@ def read_skewed_nifti(path: Path) -> sitk.Image:
         before = os.environ.get(switch)
         os.environ[switch] = "ON"
         try:
-            with quiet_itk():
-                return sitk.ReadImage(str(path))
+            with quiet_itk(), _named_for_itk(path) as name:
+                return sitk.ReadImage(name)
         except RuntimeError as error:
-            raise InputError(
-                f"{path} cannot be read as an image: {itk_message(error)}.",
-                hint="Resample it to a grid with perpendicular axes first.",
-            ) from error
+            hint = "Resample it to a grid with perpendicular axes first."
+            raise _unreadable(path, error, hint) from error
         finally:
             if before is None:
                 del os.environ[switch]

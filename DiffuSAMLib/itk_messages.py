@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import SimpleITK as sitk
+
+# Of the writers, where the system did not take what they wrote: those of MetaImage, NRRD and NIfTI.
+_SYSTEM_FAILURE = re.compile(r"Reason: |couldn't fopen|failed to write")
 
 
 class _Silence:
@@ -71,3 +75,8 @@ def itk_message(error: RuntimeError) -> str:
     """The last line of a SimpleITK exception, which holds its reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("sitk::ERROR: ").rstrip(".") if lines else "no reason given"
+
+
+def is_system_failure(error: RuntimeError) -> bool:
+    """Whether a SimpleITK exception of a writer tells of a full disk, a permission or the like, not of the image."""
+    return _SYSTEM_FAILURE.search(str(error)) is not None

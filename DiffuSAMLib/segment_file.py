@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from torch import Tensor
 from . import __version__
 from .devices import choose_device
 from .encoded_volume import EncodedVolume
-from .errors import InputError
-from .files import require_writable, sha256_of
+from .errors import InputError, telling_memory
+from .files import is_same_file, require_writable, sha256_of
 from .geometry import to_canonical
 from .image_files import content_sha256
 from .live_labels import LiveLabels
@@ -55,7 +56,7 @@ class SegmentRequest:
         prior: Name in the catalogue, or path of a prior file.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         modality: "CT" or "MR"; None asks the file.
-        series: For a DICOM folder with several series: UID, number or part of the description.
+        series: For a DICOM folder with several series: UID, place in the list or part of the description.
         confidence, report, preview: Further files to write; None writes none.
         options: How to segment.
     """
@@ -84,6 +85,7 @@ def segment_file(
         InputError: The image or an option cannot be used.
         WeightsError: The prior or its backbone cannot be used.
         OutputError: A file cannot be written.
+        OutOfMemoryError: The device or the computer has too little memory.
     """
     return FileSegmenter().segment(request, progress=progress, on_decoded=on_decoded)
 
@@ -156,23 +158,24 @@ class FileSegmenter:
             progress=progress,
             on_decoded=_both(on_decoded, live),
         )
-        labels = np.array([0, *values.values()], np.uint8)[segmentation.labels]
-        with timer("write"):
-            _tell(progress, "write")
-            if live is not None:
-                live.finish(labels)
-            _write(request, volume, labels, values, segmentation)
-        report = _report(
-            request,
-            image,
-            loaded,
-            labels,
-            values,
-            segmentation,
-            device=device,
-            # Features that were kept cost nothing.
-            timings={"encode": 0.0, **timer.seconds, **segmentation.seconds},
-        )
+        with telling_memory("the results of this volume"):
+            labels = np.array([0, *values.values()], np.uint8)[segmentation.labels]
+            with timer("write"):
+                _tell(progress, "write")
+                if live is not None:
+                    live.finish(labels)
+                _write(request, volume, labels, values, segmentation)
+            report = _report(
+                request,
+                image,
+                loaded,
+                labels,
+                values,
+                segmentation,
+                device=device,
+                # Features that were kept cost nothing.
+                timings={"encode": 0.0, **timer.seconds, **segmentation.seconds},
+            )
         if request.report is not None:
             report.write(request.report)
         return report
@@ -303,11 +306,12 @@ def _require_writable(request: SegmentRequest) -> None:
     if request.preview is not None:
         require_ending(request.preview, PREVIEW_ENDINGS)
     written = [path for path in (request.output, request.confidence, request.report, request.preview) if path]
-    if len(set(written)) < len(written):
-        raise InputError("Two of the files to write have the same name.", hint="Give each a name of its own.")
     for path in written:
         require_writable(path)
-        if path.resolve() == request.image.resolve():
+    if any(is_same_file(one, other) for one, other in combinations(written, 2)):
+        raise InputError("Two of the files to write have the same name.", hint="Give each a name of its own.")
+    for path in written:
+        if is_same_file(path, request.image):
             raise InputError(
                 f"{path} is the image itself, which would be lost.", hint="Write to another file."
             )

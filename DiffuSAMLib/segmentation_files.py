@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError, OutputError
+from .errors import DiffuSAMError, InputError, OutputError, is_out_of_memory, memory_error
 from .files import atomic_path
 from .geometry import Geometry
 from .image_files import inspect_nifti, read_image
-from .itk_messages import itk_message, quiet_itk
+from .itk_messages import is_system_failure, itk_message, quiet_itk
 from .terminology import Segment
 from .utf8_names import require_utf8
+from .windows_paths import itk_path
 
 __all__ = [
     "SCALAR_ENDINGS",
@@ -30,6 +31,7 @@ SCALAR_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 # How far voxels may move in a format whose axes are perpendicular, in voxels.
 LARGEST_SKEW = 0.1
 SEGMENTATION_ENDINGS = (".seg.nrrd", *SCALAR_ENDINGS)
+SPACE_HINT = "Check the free space and the permissions of its folder."
 
 
 def require_ending(path: str | Path, endings: Sequence[str]) -> None:
@@ -153,15 +155,15 @@ def write_image(path: str | Path, image: sitk.Image) -> None:
 
     Raises:
         OutputError: The file cannot be written.
+        OutOfMemoryError: There is too little memory to pack or check it.
     """
     require_utf8(Path(path), OutputError)
-    hint = "Check the free space and the permissions of its folder."
     with atomic_path(path) as temporary:
         try:
             with quiet_itk():
-                sitk.WriteImage(image, str(temporary), useCompression=True)
+                sitk.WriteImage(image, itk_path(temporary), useCompression=True)
         except RuntimeError as error:
-            raise OutputError(f"{path} cannot be written ({itk_message(error)}).", hint=hint) from error
+            raise _unwritable(path, error) from error
         # None of the writers notices a disk that is full for the last few kilobytes, that of NIfTI for any.
         try:
             if temporary.name.lower().endswith((".nii", ".nii.gz")):
@@ -169,4 +171,12 @@ def write_image(path: str | Path, image: sitk.Image) -> None:
             else:
                 read_image(temporary)
         except InputError as error:
-            raise OutputError(f"{path} could not be written completely.", hint=hint) from error
+            raise OutputError(f"{path} could not be written completely.", hint=SPACE_HINT) from error
+
+
+def _unwritable(path: str | Path, error: RuntimeError) -> DiffuSAMError:
+    """What SimpleITK said of an image that it could not write, for the user."""
+    if is_out_of_memory(error):
+        return memory_error(f"writing {path}")
+    hint = SPACE_HINT if is_system_failure(error) else "Write it in another format."
+    return OutputError(f"{path} cannot be written ({itk_message(error)}).", hint=hint)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .backbones import Backbone
+from .backbones import Backbone, ImageFeatures
 from .devices import autocast, memory_errors
 from .encoded_volume import EncodedVolume
 from .errors import InputError
@@ -42,7 +42,7 @@ class SegmentOptions:
         samples: Chains with different noise, averaged.
         seed: Of the noise.
         regions: In a modality that the prior has not learnt from, keep organs to where training cases have them, seen
-            from the other organs; not where slices stand by themselves.
+            from the other organs; not where slices stand by themselves, nor where three planes are joined.
         smooth: Let masks spread within what the image shows as one piece, across slices too where these are chained;
             those of three planes that are joined are not smoothed.
         refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
@@ -175,7 +175,8 @@ class Segmenter:
                 if options.smooth and len(views) == 1:
                     found = [smooth_plane(views[0], found[0], across=options.propagation.three_d)]
                 labels, confidence = to_volume(volume, found, refine=options.refine)
-        with timer("clean"):
+        # In the computer's memory, whatever the device.
+        with timer("clean"), _memory_errors(torch.device("cpu")):
             order = views[0].order
             if options.refine:
                 traits.remove_other_tissue(labels, volume, order)
@@ -278,7 +279,7 @@ class Segmenter:
             slices, picks = wanted.T
             organ = torch.tensor(organs, device=wanted.device)[picks]
             own = outlines[slices, organ]
-            outlined = outline_memory(self.backbone, features[slices], own)
+            outlined = outline_memory(self.backbone, _for_memories(features, slices), own)
             rows, labels = (each.repeat_interleave(options.samples) for each in (slices, picks))
             sample = torch.arange(options.samples, device=rows.device).repeat(len(wanted))
             latent = self.prior.sample(
@@ -331,6 +332,14 @@ class Segmenter:
             config=options.propagation,
             on_decoded=decoded,
         ).run()
+
+
+def _for_memories(features: ImageFeatures, slices: Tensor) -> ImageFeatures:
+    """What memories of masks on these slices are made with: the coarse features.
+
+    The others are many times as large, and would be copied for every mask.
+    """
+    return ImageFeatures(features.fine[:0], features.middle[:0], features.coarse[slices])
 
 
 def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], None]:

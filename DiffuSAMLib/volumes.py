@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .dicom_series import choose_series, list_series, read_series
-from .errors import InputError
+from .errors import InputError, telling_memory
 from .geometry import Geometry
 from .image_files import FORMATS_HINT, geometry_of, not_finite_error, read_image
 from .reading_warnings import kept_warnings
@@ -53,11 +53,12 @@ def read_volume(path: str | Path, *, modality: str | None = None, series: str | 
     Args:
         path: File or folder.
         modality: `CT` or `MR`; by default what the DICOM header says, or else a guess from the values.
-        series: For a DICOM folder with several series: UID, 1-based number or part of the description;
-            by default the one with the most slices.
+        series: For a DICOM folder with several series: UID, place in the list, from 1, or part of the
+            description; by default the one with the most slices.
 
     Raises:
         InputError: The image is missing, damaged, or not one finite scalar volume; the message says why.
+        OutOfMemoryError: There is too little memory for it.
     """
     path = Path(path)
     given = parse_modality(modality)
@@ -75,9 +76,10 @@ def read_volume(path: str | Path, *, modality: str | None = None, series: str | 
     if path.name.lower().endswith(".dcm") and image.GetDimension() == 3 and image.GetDepth() == 1:
         raise InputError(f"{path} is a single DICOM slice.", hint="Give the folder that holds the series.")
     image = as_scalar_volume(image, path)
-    # A view, so that a long scan is copied once and not twice.
-    array = sitk.GetArrayViewFromImage(image).astype(np.float32)
-    require_contrast(array, path)
+    with telling_memory(str(path)):
+        # A view, so that a long scan is copied once and not twice.
+        array = sitk.GetArrayViewFromImage(image).astype(np.float32)
+        require_contrast(array, path)
     if given is None and chosen is not None and chosen.modality:
         given = parse_dicom_modality(chosen.modality, path)
     if given is None:

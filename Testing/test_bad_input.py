@@ -67,8 +67,8 @@ BAD_IMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("series.nii.gz", lambda path: write_image(path, noise(3, 4, 16, 16)), "4 dimensions"),
     ("series.nrrd", lambda path: write_image(path, noise(3, 4, 16, 16)), "4 dimensions"),
     ("colour.nrrd", lambda path: write_image(path, noise(4, 16, 16, 3), vector=True), "3 values a voxel"),
-    ("nan.nii.gz", with_nan, "1 voxels that are not finite"),
-    ("nan.nrrd", with_nan, "1 voxels that are not finite"),
+    ("nan.nii.gz", with_nan, "1 voxel that is not finite"),
+    ("nan.nrrd", with_nan, "1 voxel that is not finite"),
     ("constant.nii.gz", lambda path: write_image(path, np.full((4, 9, 9), 7, np.int16)), "every voxel"),
     ("constant.mha", lambda path: write_image(path, np.zeros((4, 9, 9), np.int16)), "every voxel"),
     ("folder", Path.mkdir, "DICOM"),
@@ -194,6 +194,26 @@ def test_a_console_without_the_letters_of_a_name_shows_escapes(tmp_path: Path) -
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == rf"Cache folder: {tmp_path}{os.sep}\u60a3"
+
+
+@pytest.mark.parametrize("arguments", [["models", "list"], ["--help"]])
+def test_a_reader_that_left_is_no_error(arguments: list[str]) -> None:
+    program = (
+        f"import sys\nfrom DiffuSAMLib.cli import main\nsys.stdin.readline()\nsys.exit(main({arguments!r}))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).resolve().parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        child.stdout = None
+        _, errors = child.communicate(b"go\n")
+        assert errors == b""
+        assert child.returncode == 0
 
 
 @pytest.mark.parametrize("command", [[], ["segment"], ["models"], ["sing"]])

@@ -260,6 +260,11 @@ def test_cases_of_a_split_that_no_data_set_has_are_looked_for_in_images(
         assert [row.split()[1] for row in rows] == names
 
 
+def test_a_part_belongs_to_a_split(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", *folders(data), "--part", "test"]) == 2
+    assert "--part belongs to --split." in capsys.readouterr().err
+
+
 def test_evaluate_says_which_organs_are_not_scored(
     data: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from DiffuSAMLib import cohort, cohort_worker
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.cohort_cases import list_cases
 from DiffuSAMLib.cohort_cluster import local_cluster
+from DiffuSAMLib.cohort_table import CaseRow, write_table
 from DiffuSAMLib.errors import InputError, OutputError
 
 distributed = pytest.importorskip("distributed")
@@ -217,6 +218,50 @@ def test_results_of_somebody_else_are_not_replaced(
     assert files_in(out) == {"first.nii.gz": b"labels drawn by hand"}
 
 
+@pytest.mark.parametrize("name", ["cohort.csv", "cohort.json"])
+def test_a_table_of_somebody_else_is_not_replaced(
+    segment: Callable[..., int], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(b"my patients")
+    assert segment() == 2
+    assert f"already holds {name}, which no cohort run has written." in capsys.readouterr().err
+    assert files_in(out) == {name: b"my patients"}
+
+
+def test_another_format_leaves_no_label_map_of_the_first(
+    segment: Callable[..., int], images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert segment("--organs", "liver") == 2
+    corrected = out / "first.mha"
+    corrected.write_bytes(b"labels corrected by hand")
+    assert segment("--organs", "liver", "--format", "seg.nrrd") == 2
+    label_maps = {"first.seg.nrrd", "second.seg.nrrd", "first.mha"}
+    assert {name for name in files_in(out) if not name.endswith((".json", ".csv"))} == label_maps
+    assert corrected.read_bytes() == b"labels corrected by hand"
+
+
+def test_a_cohort_of_one_is_told_so(
+    segment: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("damaged", "times", "second"):
+        (images / f"{name}.nii.gz").unlink()
+    assert segment("--organs", "liver") == 0
+    assert capsys.readouterr().out.endswith(f"\n1 case: {tmp_path / 'out' / 'cohort.csv'}\n")
+
+
+def test_an_error_that_is_not_utf8_does_not_end_the_table(tmp_path: Path) -> None:
+    error = str(InputError("The file caf\udce9.dcm cannot be read."))
+    assert error == "The file caf\\udce9.dcm cannot be read."
+    rows = [CaseRow("a", tmp_path, "failed", error=text) for text in (error, "The program failed (\udce9).")]
+    write_table(tmp_path, rows, [], {})
+    written = (tmp_path / "cohort.csv").read_text(encoding="utf-8")
+    assert error in written
+    assert "The program failed (\\udce9)." in written
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -298,6 +343,14 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, file: str, sentence:
     (tmp_path / file).touch()
     with pytest.raises(InputError, match=sentence):
         list_cases(tmp_path, leave_out=tmp_path / "out")
+
+
+def test_dicom_files_without_endings_are_told(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "scan", small_abdomen(3).volume)
+    for file in (tmp_path / "scan").iterdir():
+        file.rename(file.with_suffix(""))
+    with pytest.raises(InputError, match="DICOM files of one image"):
+        list_cases(tmp_path / "scan", leave_out=tmp_path / "out")
 
 
 def test_local_workers_keep_to_themselves() -> None:

@@ -64,6 +64,8 @@ def test_a_gpu_that_pytorch_has_no_code_for_counts_as_none(
             "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"
         ),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("itkImportImageContainer.hxx:179:\nFailed to allocate memory for image."),
+        RuntimeError("Exception thrown in SimpleITK ImageFileWriter_Execute: std::bad_alloc"),
     ],
 )
 def test_running_out_of_memory_is_one_sentence(error: Exception) -> None:

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 from cases import write_dicom_slices
 
+from DiffuSAMLib.dicom_series import list_series
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.labelmaps import check_same_grid, read_labelmap
 from DiffuSAMLib.volumes import read_volume
@@ -148,6 +149,45 @@ def test_the_series_with_most_slices_is_taken_unless_one_is_named(
             read_volume(tmp_path, series=series)
     with pytest.raises(InputError, match="2 series match"):
         read_volume(tmp_path, series="al")
+
+
+def test_a_number_that_may_mean_two_series_is_refused(tmp_path: Path) -> None:
+    """The place in the list counts, but DICOM numbers series, too."""
+    for number, description in ((2, "arterial"), (3, "portal")):
+        write_series(tmp_path, [0, 1, 2], uid=f"1.2.3.{number}", number=number, description=description)
+    assert read_volume(tmp_path, series="1").series_uid == "1.2.3.2"
+    with pytest.raises(
+        InputError, match="the place in the list of one series and the series number of another"
+    ) as told:
+        read_volume(tmp_path, series="2")
+    assert told.value.hint == (
+        "Give the UID or the description from: 1: arterial, series number 2, MR, 3 files, 1.2.3.2; "
+        "2: portal, series number 3, MR, 3 files, 1.2.3.3."
+    )
+    with pytest.raises(InputError, match=r"No series matches '3'\. Choose a place in the list, UID"):
+        read_volume(tmp_path, series=3)
+
+
+def test_a_series_number_that_is_none_is_no_error(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1, 2], number=10)
+    for file in tmp_path.iterdir():
+        # The element (0020,0011) with its length.
+        number = b"\x20\x00\x11\x00\x02\x00\x00\x0010"
+        assert file.read_bytes().count(number) == 1
+        file.write_bytes(file.read_bytes().replace(number, b"\x20\x00\x11\x00\x04\x00\x00\x00--5 "))
+    assert ["no series number" in str(series) for series in list_series(tmp_path)] == [True]
+    assert read_volume(tmp_path).array.shape == (3, SIZE, SIZE)
+
+
+def test_a_directory_of_a_medium_is_no_damaged_image(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1, 2], modality="CT")
+    classes = {b"\x02\x00\x02\x00": "1.2.840.10008.1.3.10", b"\x04\x00\x10\x15": "1.2.840.10008.5.1.4.1.1.2"}
+    elements = (
+        tag + b"UI" + (len(uid) + len(uid) % 2).to_bytes(2, "little") + uid.encode() + b"\0" * (len(uid) % 2)
+        for tag, uid in classes.items()
+    )
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"".join(elements))
+    assert read_volume(tmp_path).array.shape == (3, SIZE, SIZE)
 
 
 def test_a_missing_slice_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cases import EVERYWHERE, ORGANS, Installation, small_abdomen, write_case
+from cases import EVERYWHERE, ORGANS, Installation, reordered, small_abdomen, write_case
 
 from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import InputError, OutOfMemoryError
@@ -19,7 +19,7 @@ from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.metrics import OrganScore, score_case
 from DiffuSAMLib.preflight import CaseFacts
 from DiffuSAMLib.progress import ProgressEvent
-from DiffuSAMLib.segmentation_files import write_segmentation
+from DiffuSAMLib.segmentation_files import write_scalar, write_segmentation
 from DiffuSAMLib.segmenter import Segmenter
 from DiffuSAMLib.terminology import segment_for
 from DiffuSAMLib.volumes import Volume, read_volume
@@ -119,6 +119,25 @@ def test_scores_are_those_of_the_segmentation(loaded: LoadedPrior, tmp_path: Pat
     for organ in expected:
         assert found.cases[0].scores[organ].dice == pytest.approx(expected[organ].dice)
         assert found.cases[0].scores[organ].hd95_mm == pytest.approx(expected[organ].hd95_mm, rel=1e-4)
+
+
+def test_scores_do_not_depend_on_the_axis_order_of_the_files(tmp_path: Path) -> None:
+    """One of them counts by axial slices."""
+
+    def liver_everywhere(volume: Volume, case: LabelledFiles) -> np.ndarray:
+        return np.full(volume.array.shape, 4, np.uint8)
+
+    abdomen = small_abdomen()
+    volume, labels = abdomen.volume, dataclasses.replace(abdomen.volume, array=abdomen.labels.array)
+    found = []
+    for name, axes in (("axial", (0, 1, 2)), ("sagittal", (2, 0, 1))):
+        case = LabelledFiles(name, tmp_path / f"{name}.nrrd", tmp_path / f"{name}_labels.nrrd", NAMES)
+        for path, each in ((case.image, volume), (case.labels, labels)):
+            other = reordered(each, axes, (False, True, True))
+            write_scalar(path, other.array, other.geometry)
+        (result,) = evaluate_by(liver_everywhere, [case], organs=ORGANS, training_cases=()).cases
+        found.append([dataclasses.astuple(score) for score in result.scores.values()])
+    assert found[0] == [pytest.approx(score, nan_ok=True) for score in found[1]]
 
 
 def test_organs_are_matched_by_name_not_by_number(loaded: LoadedPrior, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from DiffuSAMLib.errors import InputError, OutputError
-from DiffuSAMLib.files import atomic_path, require_writable, sha256_of
+from DiffuSAMLib.files import atomic_path, is_same_file, require_writable, sha256_of, temporary_end
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -73,9 +73,55 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, letter:
         pytest.skip("Paths are shorter here.")
     require_writable(path)
     with atomic_path(path) as temporary:
-        assert temporary.name.endswith(f"{letter}.seg.nrrd")
+        assert temporary.name.endswith(f"{temporary_end(Path(letter))}.seg.nrrd")
         temporary.write_bytes(b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_writer_is_given_an_ending_in_small_letters_and_ascii(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "Größe.NII.gz") as temporary:
+        assert temporary.name.endswith(".gr__e.nii.gz")
+    assert [file.name for file in tmp_path.iterdir()] == ["Größe.NII.gz"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files.")
+def test_a_pipe_and_a_device_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "null.json").symlink_to("/dev/null")
+    (tmp_path / "file.json").touch()
+    (tmp_path / "link.json").symlink_to("file.json")
+    before = sorted(tmp_path.iterdir())
+    for name in ("pipe.json", "null.json"):
+        with pytest.raises(OutputError, match=f"{name} is a device or a pipe"):
+            require_writable(tmp_path / name)
+        with pytest.raises(OutputError, match="a device or a pipe"), atomic_path(tmp_path / name):
+            pass
+    require_writable(tmp_path / "link.json")
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe.json").is_fifo()
+
+
+def test_files_are_the_same_however_they_are_spelled(tmp_path: Path) -> None:
+    folder, other = tmp_path / "a", tmp_path / "b"
+    folder.mkdir()
+    other.mkdir()
+    (folder / "there").touch()
+    for name in ("there", "to come"):
+        assert is_same_file(folder / name, other / ".." / "a" / name)
+        assert not is_same_file(folder / name, other / name)
+    assert is_same_file(folder / "To Come", folder / "to come")
+    assert not is_same_file(folder / "there", folder / "to come")
+
+
+def test_files_in_a_linked_folder_are_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    try:
+        (tmp_path / "link").symlink_to("a", target_is_directory=True)
+    except OSError:
+        pytest.skip("Links are not allowed here.")
+    assert is_same_file(tmp_path / "a" / "X.nii", tmp_path / "link" / "x.nii")
+    (tmp_path / "a" / "x.nii").touch()
+    assert is_same_file(tmp_path / "a" / "x.nii", tmp_path / "link" / "x.nii")
 
 
 def test_a_name_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:

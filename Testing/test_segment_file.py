@@ -17,7 +17,7 @@ from cases import (
 )
 from PIL import Image
 
-from DiffuSAMLib.errors import InputError, OutputError
+from DiffuSAMLib.errors import InputError, OutOfMemoryError, OutputError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.labelmaps import read_labelmap
@@ -139,8 +139,9 @@ def test_features_are_used_again_only_for_priors_of_the_same_planes(image: Path,
 
 def test_two_files_of_one_name_are_refused(image: Path, out: Path) -> None:
     same = out / "labels.nii.gz"
-    with pytest.raises(InputError, match="same name"):
-        segment_file(SegmentRequest(image, same, confidence=same))
+    for other in (same, out.parent / "images" / ".." / "out" / same.name, out / "Labels.nii.gz"):
+        with pytest.raises(InputError, match="same name"):
+            segment_file(SegmentRequest(image, same, confidence=other))
 
 
 def test_the_image_is_never_overwritten(image: Path) -> None:
@@ -153,6 +154,17 @@ def test_the_image_is_never_overwritten(image: Path) -> None:
         with pytest.raises(InputError, match="the image itself"):
             segment_file(request)
     assert image.read_bytes() == before
+
+
+def test_too_little_memory_for_the_results_is_told(
+    image: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("DiffuSAMLib.segment_file.write_segmentation", fail)
+    with pytest.raises(OutOfMemoryError, match="too little free memory for the results of this volume"):
+        segment_file(SegmentRequest(image, out / "labels.nrrd", device="cpu", options=EVERYWHERE))
 
 
 @pytest.mark.parametrize("which", ["output", "confidence", "report", "preview"])

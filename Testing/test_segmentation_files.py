@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffuSAMLib.errors import InputError, OutputError
+from DiffuSAMLib.errors import InputError, OutOfMemoryError, OutputError
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.labelmaps import check_same_grid, read_labelmap
 from DiffuSAMLib.segmentation_files import (
@@ -56,6 +56,18 @@ def test_labels_and_grid_come_back_from_every_format(
     check_same_grid(geometry, back.geometry)
     assert geometry.skew_mm < 1e-9
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "name", ["U.MHA", "C.NII.GZ", "a.Nii", "b.Nii.Gz", "c.nii.GZ", "d.NRRD", "e.Seg.NRRD", "Größe.MHA"]
+)
+def test_endings_may_be_in_capitals(
+    tmp_path: Path, name: str, labels: np.ndarray, geometry: Geometry, segments: list[Segment]
+) -> None:
+    """ITK itself writes other files than these, or none."""
+    write_segmentation(tmp_path / name, labels, geometry, segments)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert np.array_equal(read_labelmap(tmp_path / name).array, labels)
 
 
 @pytest.mark.parametrize("ending", SEGMENTATION_ENDINGS)
@@ -161,6 +173,25 @@ def test_a_disk_that_fills_up_leaves_the_old_file_alone(tmp_path: Path, ending: 
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_format_cannot_hold_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    array = np.zeros((1, 1, 40_000), np.float32)
+    with pytest.raises(OutputError, match="maximum possible dimension 32767") as caught:
+        write_scalar(tmp_path / "a.nii.gz", array, Geometry(array.shape, np.eye(4)))
+    assert caught.value.hint == "Write it in another format."
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_to_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("Exception thrown in SimpleITK ImageFileWriter_Execute: std::bad_alloc")
+
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    array = np.zeros((2, 3, 4), np.float32)
+    with pytest.raises(OutOfMemoryError, match=r"too little free memory for writing .*a\.mha"):
+        write_scalar(tmp_path / "a.mha", array, Geometry(array.shape, np.eye(4)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_organs_are_found_whatever_their_spelling() -> None:

@@ -17,9 +17,10 @@ from cases import (
     taught,
 )
 
-from DiffuSAMLib.backbones import ImageFeatures
+from DiffuSAMLib import prior
+from DiffuSAMLib.backbones import Backbone, ImageFeatures
 from DiffuSAMLib.encoded_volume import EncodedVolume
-from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.errors import InputError, OutOfMemoryError
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.organ_regions import OrganRegion
 from DiffuSAMLib.organ_traits import OrganTraits
@@ -228,6 +229,31 @@ def test_options_out_of_range_are_refused_before_anything_is_encoded(
     with pytest.raises(InputError, match=message):
         segmenter.segment(volume, options)
     assert counted.slices == 0
+
+
+def test_too_little_memory_for_cleaning_is_told(
+    segmenter: Segmenter, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(OrganTraits, "cleaned", fail)
+    with pytest.raises(OutOfMemoryError, match="too little free memory for this volume"):
+        segmenter.segment(volume, replace(EVERYWHERE, clean=True))
+
+
+def test_memories_are_made_without_copies_of_the_fine_features(
+    segmenter: Segmenter, volume: Volume, expected: Segmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prior.outline_memory
+
+    def checked(backbone: Backbone, features: ImageFeatures, outlines: torch.Tensor) -> torch.Tensor:
+        assert features.fine.numel() == features.middle.numel() == 0
+        assert features.beside is None
+        return made(backbone, features, outlines)
+
+    monkeypatch.setattr("DiffuSAMLib.segmenter.outline_memory", checked)
+    np.testing.assert_array_equal(segmenter.segment(volume, EVERYWHERE).labels, expected.labels)
 
 
 def test_fat_is_taken_out_of_solid_organs_in_ct(segmenter: Segmenter, volume: Volume) -> None:

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from DiffuSAMLib import image_files
-from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.errors import InputError, OutOfMemoryError
 from DiffuSAMLib.geometry import Geometry, to_canonical
 from DiffuSAMLib.segmentation_files import write_scalar
 from DiffuSAMLib.volumes import Volume, guess_modality, normalise, read_volume
@@ -146,7 +146,7 @@ def test_other_things_than_one_scalar_volume_are_told(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_are_told(tmp_path: Path, ending: str, dtype: type, value: float) -> None:
     array = random_array().astype(dtype)
     array[2, 3, 4] = value
-    with pytest.raises(InputError, match="1 voxels that are not finite"):
+    with pytest.raises(InputError, match="1 voxel that is not finite"):
         read_volume(save(tmp_path / f"a{ending}", array))
 
 
@@ -182,11 +182,11 @@ def test_a_sheared_nifti_is_refused_while_a_skewed_one_is_read(
     allowed, read = threading.Event(), sitk.ReadImage
     told: list[str] = []
 
-    def read_slowly(path: str) -> sitk.Image:
+    def read_slowly(path: str, **options: str) -> sitk.Image:
         if "ITK_NIFTI_SFORM_PERMISSIVE" in os.environ:
             allowed.set()
             time.sleep(0.3)
-        return read(path)
+        return read(path, **options)
 
     def read_sheared() -> None:
         allowed.wait(10)
@@ -201,6 +201,16 @@ def test_a_sheared_nifti_is_refused_while_a_skewed_one_is_read(
     other.join()
     assert ["degrees away from perpendicular" in message for message in told] == [True]
     assert "ITK_NIFTI_SFORM_PERMISSIVE" not in os.environ
+
+
+def test_too_little_memory_for_the_copy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError("Unable to allocate 244. MiB for an array")
+
+    path = sheared_nifti(tmp_path / "a.nii", 0.0)
+    monkeypatch.setattr("DiffuSAMLib.volumes.require_contrast", fail)
+    with pytest.raises(OutOfMemoryError, match=r"too little free memory for .*a\.nii"):
+        read_volume(path)
 
 
 def test_ct_is_told_from_mr_by_its_values() -> None:
