@@ -8,6 +8,7 @@ import math
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
+from .errors import InputError
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
 from .outline_decoder import OutlineDecoder
@@ -36,7 +38,8 @@ class BackbonePretraining:
         sampler: Where pairs come from.
         organs: Number of organ labels in the stacks.
         config: The recipe.
-        checkpoint: File that the run is saved to every two minutes and when interrupted, and resumes from.
+        checkpoint: File that the run is saved to every two minutes and when interrupted, and resumes from; one with
+            other settings is refused, but for the minutes.
         record: What the run was started with; a checkpoint with another record is refused.
     """
 
@@ -211,14 +214,26 @@ class BackbonePretraining:
         if state.get("record", self.record) != self.record:
             raise other_run_error(self.checkpoint)
         try:
+            self._require_same_settings(json.loads(state["config"]))
             self.backbone.load_state_dict(state["backbone"])
             self.outlines.load_state_dict(state["outlines"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.averaged, self.averaged_outlines = state["averaged"], state["averaged_outlines"]
             self.seconds, self.steps = state["seconds"], state["steps"]
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise other_run_error(self.checkpoint) from error
         # A resumed run must not draw the pairs it has already seen.
         self.sampler.rng = np.random.default_rng([self.config.seed, self.steps])
         self.sampler.generator.manual_seed(self.config.seed + self.steps)
         logger.info("Resumed at step %d, %.1f minutes.", self.steps, self.seconds / 60)
+
+    def _require_same_settings(self, begun: dict[str, Any]) -> None:
+        """Refuses settings that the run did not begin with; only its time may be another."""
+        # By way of JSON, as those of the checkpoint are.
+        mine = json.loads(json.dumps(asdict(self.config)))
+        other = [name for name in mine if name != "minutes" and mine[name] != begun.get(name)]
+        if other:
+            raise InputError(
+                f"{self.checkpoint} holds an unfinished run with other settings: {', '.join(other)}.",
+                hint="Resume with those it was started with, or remove that file to begin anew.",
+            )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
+from .listing import is_folder, list_folder
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 # nnU-Net writes the number of the channel behind an image's name; others write what the file is.
@@ -20,7 +22,7 @@ _LABEL_SUFFIX = re.compile(
 
 @dataclass(frozen=True)
 class CasePair:
-    """An image and its label map; `name` is what both are called."""
+    """An image and its label map; `name` is what both are called, `composed`."""
 
     name: str
     image: Path
@@ -42,7 +44,7 @@ class CasePairs:
     labels_alone: tuple[Path, ...]
 
     def report(self, *, only: Sequence[str] | None = None) -> list[str]:
-        """What matched (and has a name among `only`) and what did not, a sentence each."""
+        """What matched (and has a name among `only`, `composed`) and what did not, a sentence each."""
         lines = [
             f"{pair.image.name} goes with {pair.labels.name}."
             for pair in self.pairs
@@ -55,6 +57,11 @@ class CasePairs:
             f"Label map {path.name} has no image of the same name; left out." for path in self.labels_alone
         ]
         return lines
+
+
+def composed(name: str) -> str:
+    """The name with its accents in one character with their letters (NFC); macOS stores them apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def case_name(path: Path) -> str:
@@ -71,10 +78,10 @@ def pair_files(images: Path, labels: Path) -> CasePairs:
     image's name does too: `liver_0000.nii.gz` with `liver.nii.gz`. An image may be a DICOM folder.
 
     Raises:
-        InputError: A folder is missing, or a file has two partners.
+        InputError: A folder is missing or cannot be listed, or a file has two partners.
     """
     for folder in (images, labels):
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise InputError(
                 f"There is no folder {folder}.", hint="Give a folder of images and one of label maps."
             )
@@ -97,7 +104,7 @@ def pair_files(images: Path, labels: Path) -> CasePairs:
             _require_one(by_image[key], "images", by_label[key][0].name)
             _require_one(by_label[key], "label maps", by_image[key][0].name)
             image, label = by_image[key][0], by_label[key][0]
-            pairs.append(CasePair(image_keys(image), image, label))
+            pairs.append(CasePair(composed(image_keys(image)), image, label))
             image_files.remove(image)
             label_files.remove(label)
     return CasePairs(
@@ -110,7 +117,7 @@ def _ending(path: Path) -> str:
 
 
 def _is_named_label(path: Path) -> bool:
-    if path.is_dir():
+    if is_folder(path):
         return False
     return path.name.lower().endswith(".seg.nrrd") or bool(_LABEL_SUFFIX.search(case_name(path)))
 
@@ -119,9 +126,9 @@ def _listed(folder: Path, *, folders: bool) -> list[Path]:
     """Images by their endings, and folders where they may be DICOM series; hidden files are no images."""
     return [
         path
-        for path in sorted(folder.iterdir())
+        for path in list_folder(folder)
         # macOS leaves hidden files beside the images that it copies.
-        if not path.name.startswith(".") and (_ending(path) or (folders and path.is_dir()))
+        if not path.name.startswith(".") and (_ending(path) or (folders and is_folder(path)))
     ]
 
 
@@ -136,7 +143,7 @@ def _label_key(path: Path) -> str:
 def _grouped(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     for path in paths:
-        groups.setdefault(key(path).casefold(), []).append(path)
+        groups.setdefault(composed(key(path)).casefold(), []).append(path)
     return groups
 
 

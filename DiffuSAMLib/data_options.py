@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .case_pairs import composed
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def cases_of(
             "The split file lists no case to take.", hint="Choose another part, or fill its list."
         )
     cases = []
+    only = None if only is None else [composed(name) for name in only]
     # Not yet found; None where all cases are taken.
     wanted = only
     for folder in arguments.data:
@@ -83,13 +85,18 @@ def cases_of(
                 report=report,
             )
     elif arguments.data and wanted:
-        raise InputError(
-            f"These cases of the split file are in no --data folder: {', '.join(wanted)}.",
-            hint="Correct their names there, or give the folder that has them.",
-        )
+        raise missing_cases_error(wanted)
     if not cases:
         raise InputError("There are no labelled cases.", hint="Give --images and --labels, or --data.")
     return cases
+
+
+def missing_cases_error(names: Sequence[str]) -> InputError:
+    """Cases of a split file that no folder has."""
+    return InputError(
+        f"These cases of the split file are in no --data folder: {', '.join(names)}.",
+        hint="Correct their names there, or give the folder that has them.",
+    )
 
 
 def organ_names(text: str | None) -> tuple[str, ...] | None:

@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .case_pairs import pair_files
+from .case_pairs import composed, pair_files
 from .errors import InputError
 from .label_tables import label_table, names_in_file
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
+from .listing import is_file
 from .organ_names import organ_key
 from .planes import Plane, to_plane
 from .slices import SliceGrid, as_channels
@@ -91,10 +92,11 @@ def find_cases(
         report: Told in plain sentences what matched and what did not; None logs the images left out.
 
     Raises:
-        InputError: A folder is missing, no name matches, a name matches twice, a case of `only` is not there, or a
-            label map has no names.
+        InputError: A folder is missing or closed, no name matches, a name matches twice, a case of `only` is not
+            there, or a label map has no names.
     """
     paired = pair_files(images, labels)
+    only = None if only is None else [composed(name) for name in only]
     if report is not None:
         for line in paired.report(only=only):
             report(line)
@@ -135,7 +137,7 @@ def read_dataset(
         InputError: As `find_cases`, or `dataset.json` is missing, damaged or has no labels.
     """
     table = folder / "dataset.json"
-    if not table.is_file():
+    if not is_file(table):
         raise InputError(f"There is no {table}.", hint="It holds the label table of the data set.")
     try:
         content = json.loads(table.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ import torch
 
 from .checkpoints import other_run_error, read_checkpoint
 from .errors import InputError, WeightsError
+from .listing import is_file, is_there
 from .prior_files import PriorHeader, read_header
 from .recipe import Recipe
 from .training import Ending
@@ -20,11 +21,13 @@ from .validated import Validated, best_of, choose_weights
 from .weights import LoadedBackbone, load_backbone, save_prior
 
 
-def finish_training(output: Path) -> PriorHeader:
+def finish_training(output: Path, *, title: str | None = None, licence: str | None = None) -> PriorHeader:
     """Writes the prior of an interrupted run from its checkpoint, and removes that.
 
     Args:
         output: As in `train_prior`.
+        title: Name for people; None is that of the run.
+        licence: Of the weights; None is that of the run.
 
     Raises:
         InputError: There is no unfinished run, or it is damaged, has not begun or goes on at this moment.
@@ -32,11 +35,16 @@ def finish_training(output: Path) -> PriorHeader:
         OutputError: The prior cannot be written.
     """
     with training_lock(output):
-        return write_prior(output)
+        return write_prior(output, title=title, licence=licence)
 
 
 def write_prior(
-    output: Path, *, ended: Ending = "stopped", backbone: LoadedBackbone | None = None
+    output: Path,
+    *,
+    ended: Ending = "stopped",
+    backbone: LoadedBackbone | None = None,
+    title: str | None = None,
+    licence: str | None = None,
 ) -> PriorHeader:
     """As `finish_training`, for whoever holds the lock of the prior.
 
@@ -44,6 +52,8 @@ def write_prior(
         output: As in `train_prior`.
         ended: Why the run ended.
         backbone: Its backbone, where it is loaded already.
+        title: As in `finish_training`.
+        licence: Likewise.
 
     Raises:
         InputError: There is no unfinished run, or it is damaged or has not begun.
@@ -51,7 +61,7 @@ def write_prior(
         OutputError: The prior cannot be written.
     """
     checkpoint = checkpoint_path(output)
-    if not checkpoint.exists():
+    if not is_there(checkpoint):
         raise InputError(f"There is no unfinished run {checkpoint}.", hint="Check the name of the prior.")
     state = read_checkpoint(checkpoint, device=torch.device("cpu"))
     record = RunRecord.of(state, checkpoint)
@@ -82,9 +92,9 @@ def write_prior(
                 mr_gamma=record.mr_gamma,
             ),
             backbone=loaded,
-            title=record.title,
+            title=title or record.title,
             modalities=record.modalities,
-            licence=record.licence,
+            licence=licence or record.licence,
             training={
                 "cases": record.cases,
                 "image_digests": record.image_digests,
@@ -115,9 +125,10 @@ def finished_prior(output: Path) -> PriorHeader | None:
     """The prior of a run that has ended, of which nothing is left to resume; None where there is none.
 
     Raises:
+        InputError: Its folder is closed.
         WeightsError: There is a file of that name, but it is no prior, or damaged.
     """
-    return read_header(output) if output.is_file() and not checkpoint_path(output).exists() else None
+    return read_header(output) if is_file(output) and not is_there(checkpoint_path(output)) else None
 
 
 def require_free_name(output: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .case_pairs import composed
 from .datasets import LabelledStack
 from .errors import InputError
 
@@ -15,6 +16,8 @@ ENOUGH_CASES = 4
 # With fewer: the share of a case's labelled slices that is held out, and the fewest labelled slices worth it.
 BLOCK_SHARE = 0.15
 FEWEST_SLICES = 24
+# On so many slices an organ that is held out must be left to learn from.
+FEWEST_LEFT = 2
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,9 @@ class ValidationConfig:
     """What is held out, and how often it is looked at.
 
     Attributes:
-        held_out: "auto" holds out one case of four or more, a block of slices of fewer, and nothing of tiny
-            sets; "slices" a block in any case; "none" nothing; else the name of the case to hold out.
+        held_out: "auto" holds out one case of four or more, a block of slices of fewer or where each of them is
+            needed to learn an organ, and nothing of tiny sets; "slices" a block in any case; "none" nothing; else
+            the name of the case to hold out.
         slices: Most slices to look at.
         every_minutes: How often; less often where it would take more than a thirtieth of the time. 0 is after
             each iteration, whatever it takes.
@@ -64,34 +68,74 @@ class HeldOut:
     blocked: range | None
 
 
-def choose_held_out(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut | None:
+def choose_held_out(
+    stacks: Sequence[LabelledStack], config: ValidationConfig, *, organs: Sequence[str]
+) -> HeldOut | None:
     """What to hold out of real cases.
 
+    Args:
+        stacks: The cases.
+        config: Says what.
+        organs: Names of their labels.
+
     Raises:
-        InputError: There is no case of the name asked for, or it is the only one.
+        InputError: There is no case of the name asked for, or an organ could not be learnt without it.
     """
     if config.held_out == "none" or not stacks:
         return None
     if config.held_out not in ("auto", "slices"):
-        return _named(stacks, config)
+        return _named(stacks, config, organs)
     if config.held_out == "auto" and len(stacks) >= ENOUGH_CASES:
-        # The last of those that show most organs.
-        shown = [len(_organs(stack.labels)) for stack in stacks]
-        stack = stacks[max(range(len(stacks)), key=lambda n: (shown[n], n))]
-        return HeldOut(stack, _spread(stack, config.slices), None)
+        counts = _slices_showing(stacks)
+        shown = (counts > 0).sum(1)
+        spare = [n for n, lost in enumerate(_lost_without(counts)) if shown[n] and not lost.any()]
+        if spare:
+            # The last of those that show most organs.
+            stack = stacks[max(spare, key=lambda n: (shown[n], n))]
+            return HeldOut(stack, _spread(stack, config.slices), None)
     return _block(stacks, config)
 
 
-def _named(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut:
-    named = [stack for stack in stacks if stack.name == config.held_out]
-    if not named:
+def _named(stacks: Sequence[LabelledStack], config: ValidationConfig, organs: Sequence[str]) -> HeldOut:
+    names = [composed(stack.name) for stack in stacks]
+    if composed(config.held_out) not in names:
         raise InputError(
             f"There is no case {config.held_out} to hold out.",
             hint="Give the name of a case, auto, slices or none.",
         )
     if len(stacks) == 1:
         raise InputError("The only case cannot be held out.", hint="Hold out slices or none.")
-    return HeldOut(named[0], _spread(named[0], config.slices), None)
+    number = names.index(composed(config.held_out))
+    lost = _lost_without(_slices_showing(stacks))[number]
+    if lost.any():
+        raise InputError(
+            f"The case {config.held_out} cannot be held out: fewer than {FEWEST_LEFT} slices of the others show "
+            f"{', '.join(organs[organ] for organ in np.flatnonzero(lost).tolist())}.",
+            hint="Hold out another case, or leave the choice to auto.",
+        )
+    return HeldOut(stacks[number], _spread(stacks[number], config.slices), None)
+
+
+def _slices_showing(stacks: Sequence[LabelledStack]) -> np.ndarray:
+    """On how many slices of each stack each organ is: `(stacks, organs)`."""
+    return np.array(
+        [
+            [(stack.labels == organ).any((1, 2)).sum() for organ in range(1, len(stack.known) + 1)]
+            for stack in stacks
+        ]
+    )
+
+
+def _lost_without(counts: np.ndarray) -> np.ndarray:
+    """Which organs of each stack are on too few slices of the others to be learnt without it.
+
+    Args:
+        counts: See `_slices_showing`.
+
+    Returns:
+        bool `(stacks, organs)`.
+    """
+    return (counts > 0) & (counts.sum(0) - counts < FEWEST_LEFT)
 
 
 def _block(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut | None:
@@ -101,17 +145,15 @@ def _block(stacks: Sequence[LabelledStack], config: ValidationConfig) -> HeldOut
         return None
     stack = stacks[int(np.argmax(counts))]
     length = min(config.slices, max(2, round(BLOCK_SHARE * max(counts))))
-    organs = sorted(set().union(*(_organs(each.labels) for each in stacks)))
+    organs = range(1, len(stack.known) + 1)
     shows = np.array([[(labels == organ).any() for organ in organs] for labels in stack.labels])
-    everywhere = sum(
-        np.array([(each.labels == organ).any((1, 2)).sum() for organ in organs]) for each in stacks
-    )
+    everywhere = _slices_showing(stacks).sum(0)
     best, most = None, 0
     for begin in range(len(shows) - length + 1):
         inside = shows[begin : begin + length].sum(0)
         left = everywhere - inside
         score = int((inside > 0).sum()) * 1000 + int(inside.sum())
-        if (left[inside > 0] >= 2).all() and score > most:
+        if (left[inside > 0] >= FEWEST_LEFT).all() and score > most:
             best, most = range(begin, begin + length), score
     return None if best is None else HeldOut(stack, tuple(best), best)
 

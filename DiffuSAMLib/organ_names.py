@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from .errors import InputError
 
 
 def organ_key(name: str) -> str:
-    """The same for all spellings of a name: letter case, underscores and spaces make no other organ."""
-    return " ".join(name.replace("_", " ").lower().split())
+    """The same for all spellings of a name: letter case, underscores and spaces make no other organ.
+
+    Nor does it matter whether an accent is stored with its letter or, as macOS does in names of files, after it.
+    """
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").casefold().split())
 
 
 def chosen_organs(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:

@@ -45,12 +45,16 @@ class OutlineDecoder(nn.Module):
         """Logits `(n, organs, s/4, s/4)`; the background's is 0, see `compete`.
 
         Args:
-            features: With the slices beside them, where the decoder sees these.
+            features: With the slices beside them, where the decoder sees these; else these are ignored.
+
+        Raises:
+            ValueError: It sees the slices beside, and there are none.
         """
         levels = [project(level) for project, level in zip(self.project, features.levels(), strict=True)]
         if self.project_beside:
-            beside = features.beside.levels() if features.beside is not None else ()
-            pairs = zip(levels, self.project_beside, beside, strict=True)
+            if features.beside is None:
+                raise ValueError("This decoder sees the slices beside, and the features have none.")
+            pairs = zip(levels, self.project_beside, features.beside.levels(), strict=True)
             levels = [level + project(other) for level, project, other in pairs]
         x = self.blocks[2](levels[2])
         for finer in (1, 0):

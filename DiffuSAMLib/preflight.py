@@ -53,7 +53,7 @@ class CaseFacts:
         voxels: Of each organ that the case names.
         slices: That show the organ.
         unnamed: Label values that have no name.
-        digest: Of the image's voxels.
+        digest: Of the image, see `image_digest`.
     """
 
     name: str
@@ -88,7 +88,7 @@ class CaseFacts:
             slices=slices,
             unnamed=tuple(unnamed),
             overlap=labels.overlap,
-            digest=image_digest(volume.array),
+            digest=image_digest(volume),
         )
 
 

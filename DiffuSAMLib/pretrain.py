@@ -13,6 +13,8 @@ import torch
 
 from .backbone_pretraining import BackbonePretraining
 from .backbones import Backbone
+from .case_pairs import composed
+from .data_options import missing_cases_error
 from .datasets import LabelledFiles, LabelledStack, load_stack, read_dataset
 from .errors import InputError
 from .pair_sampler import PairSampler
@@ -80,8 +82,8 @@ def pretrain_backbone(
         progress: Called as cases are read.
 
     Raises:
-        InputError: There is nothing to train on, an option is out of range, a case cannot be used, or the prior was
-            made for another backbone.
+        InputError: There is nothing to train on, a case of the split is in none of the folders, an option is out of
+            range, a case cannot be used, or the prior was made for another backbone.
         WeightsError: The weights to start from cannot be used.
         OutputError: The weights cannot be written.
     """
@@ -91,8 +93,7 @@ def pretrain_backbone(
     if procedural < 0:
         raise InputError(f"The number of procedural abdomens must be 0 or more, not {procedural}.")
     torch.manual_seed(config.seed)
-    wanted = load_split(split).train
-    cases = [case for folder in data for case in read_dataset(folder) if case.name in wanted]
+    cases = _cases_of(data, split)
     earlier = None if start is None else _start(start)
     backbone = Backbone("compact") if earlier is None else earlier.backbone.requires_grad_(True)
     organs = organs_of(cases)
@@ -155,6 +156,20 @@ def pretrain_backbone(
         metrics={},
     )
     checkpoint.unlink()
+
+
+def _cases_of(data: Sequence[Path], split: Path) -> list[LabelledFiles]:
+    """The training cases of a split; none where there are no folders to look into.
+
+    Raises:
+        InputError: One is in none of the folders.
+    """
+    wanted = [composed(name) for name in load_split(split).train]
+    cases = [case for folder in data for case in read_dataset(folder) if case.name in wanted]
+    there = {case.name for case in cases}
+    if data and (missing := [name for name in wanted if name not in there]):
+        raise missing_cases_error(missing)
+    return cases
 
 
 def organs_of(cases: Sequence[LabelledFiles]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from .config_json import from_json, with_settings
 from .errors import InputError, WeightsError
 from .files import atomic_path
 from .held_out import ValidationConfig
+from .listing import is_file, is_there
 from .outline_decoder import GROUPS
 from .prior import MOST_CHANNELS, MOST_STEPS, WIDTH_STEP, PriorConfig
 from .prior_files import read_header
@@ -346,7 +347,7 @@ def load_recipe(name: str | Path) -> Recipe:
     path = Path(name)
     if path.suffix == ".safetensors":
         return _recipe_of_prior(path)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not is_there(path):
         try:
             prior = prior_path(str(name))
         except WeightsError:
@@ -374,9 +375,9 @@ def _recipe_of_prior(path: Path) -> Recipe:
     if recipe.start in ("auto", "none"):
         return recipe
     try:
-        if prior_path(recipe.start).is_file():
+        if is_file(prior_path(recipe.start)):
             return recipe
-    except WeightsError:
+    except (InputError, WeightsError):
         pass  # a name that is not known here, or a file that is not whole
     logger.warning(
         "%s began with %s, which is not here; its recipe is taken with the start auto.", path, recipe.start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 from .datasets import LabelledFiles
 from .errors import DiffuSAMError, InputError
 from .geometry import Geometry
-from .image_digest import image_digest
+from .image_digest import digests_in_headers
 from .image_files import geometry_of, read_image
 from .label_tables import disagreement
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
@@ -108,9 +109,11 @@ def check_scored_cases(
         on_checked: Told how many cases were read.
 
     Raises:
-        InputError: A case was used in training, or cannot be scored; the message names it.
+        InputError: A case was used in training, is there twice, or cannot be scored; the message names it.
     """
     refuse_overlap(training_cases, [case.name for case in cases])
+    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        raise InputError(f"Two cases are called {twice[0]}.", hint="List it once, or give each another name.")
     digests: list[tuple[str, str]] = []
     faults: list[tuple[str, InputError]] = []
     for number, case in enumerate(cases, start=1):
@@ -120,7 +123,8 @@ def check_scored_cases(
         except InputError as error:
             faults.append((case.name, error))
         else:
-            digests.append((case.name, image_digest(volume.array)))
+            seen = digests_in_headers(volume).intersection(training_images)
+            digests += [(case.name, digest) for digest in sorted(seen)[:1]]
         if on_checked is not None:
             on_checked(number)
     refuse_seen_images(training_images, digests)

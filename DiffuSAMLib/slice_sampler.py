@@ -46,9 +46,7 @@ class SliceSampler:
         reach_mm: How far away the slices beside them are; 0 leaves them out.
     """
 
-    def __init__(
-        self, pool: StackPool, config: TrainingConfig, *, context: int, reach_mm: float = 0.0
-    ) -> None:
+    def __init__(self, pool: StackPool, config: TrainingConfig, *, context: int, reach_mm: float) -> None:
         self.pool, self.config, self.context, self.reach_mm = pool, config, context, reach_mm
         self.seek(0)
 

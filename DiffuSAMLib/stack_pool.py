@@ -8,7 +8,7 @@ import numpy as np
 
 from .datasets import LabelledStack
 
-# How often each kind of data is drawn, where all are there.
+# Weights, not frequencies: of the kinds that are there, each is drawn by its share of their sum.
 SHARES = {"CT": 0.6, "MR": 0.3, "twin": 0.25, "procedural": 0.15}
 
 
@@ -22,7 +22,7 @@ class StackPool:
 
     Args:
         stacks: Of real cases, their twins and procedural abdomens.
-        blocked: Slices never to draw, by the name of their case.
+        blocked: Slices never to draw, by the name of their case; a stack of nothing else is left out.
         shares: How often each kind of data is drawn, in any unit.
     """
 
@@ -34,20 +34,21 @@ class StackPool:
         shares: Mapping[str, float] = SHARES,
     ) -> None:
         kinds: dict[str, list[LabelledStack]] = {}
-        for stack in stacks:
-            kinds.setdefault(kind_of(stack), []).append(stack)
-        self._groups = list(kinds.values())
-        weights = np.array([shares[kind] for kind in kinds])
-        self._shares = weights / weights.sum()
         self._showing: dict[int, list[np.ndarray]] = {}
         self._free: dict[int, np.ndarray] = {}
         for stack in stacks:
             free = np.ones(len(stack.slices), bool)
             free[list((blocked or {}).get(stack.name, ()))] = False
+            if not free.any():
+                continue
+            kinds.setdefault(kind_of(stack), []).append(stack)
             self._free[id(stack)] = np.flatnonzero(free)
             organs = [value for value in np.unique(stack.labels) if value]
             showing = [np.flatnonzero((stack.labels == value).any((1, 2)) & free) for value in organs]
             self._showing[id(stack)] = [numbers for numbers in showing if numbers.size]
+        self._groups = list(kinds.values())
+        weights = np.array([shares[kind] for kind in kinds])
+        self._shares = weights / weights.sum()
         self.organs = len(stacks[0].known)
         self.size: int = stacks[0].slices.shape[-1]
 

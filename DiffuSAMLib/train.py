@@ -9,41 +9,34 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .checkpoints import read_checkpoint
-from .datasets import LabelledFiles, LabelledStack, to_stack
+from .datasets import LabelledFiles
 from .devices import choose_device, memory_errors
 from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
 from .finished_training import finished_prior, require_free_name, write_prior
-from .geometry import Geometry
-from .held_out import HeldOut, choose_held_out
+from .held_out import HeldOut
 from .label_traits import label_traits
-from .labelmaps import LabelMap
+from .learnt_cases import read_learnt_cases
 from .mr_gamma import mr_gamma
-from .organ_names import organ_key
-from .planes import planes_to_learn
-from .preflight import Finding, check_cases, organs_of, unified
+from .preflight import Finding, organs_of, unified
 from .prior import Prior
 from .prior_files import PriorHeader, read_header
-from .procedural import ORGAN_NAMES
 from .processes import Processes
 from .progress import Progress, ProgressEvent
 from .recipe import Recipe
-from .slice_sampler import SliceSampler
 from .stack_pool import StackPool
 from .training import PriorTraining
 from .training_events import TrainingListener
 from .training_lock import training_lock
 from .training_log import TrainingLog
-from .training_material import modalities_of, training_material
+from .training_material import training_material
 from .training_paths import checkpoint_path, run_folder
 from .training_pictures import TrainingPictures
 from .training_record import RunRecord
 from .validation import Validation
-from .volumes import Volume
 from .warm_start import begin_with, earlier_prior
 from .weights import load_backbone
 
@@ -157,34 +150,21 @@ def _train(
     if begun is not None and organs is None and sorted(begun.organs) == sorted(chosen):
         # Its weights belong to the organs in this order.
         chosen = tuple(begun.organs)
-    if recipe.procedural and not {organ_key(organ) for organ in chosen} & set(ORGAN_NAMES.values()):
-        raise InputError(
-            f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.",
-            hint="Leave out --procedural.",
-        )
     if progress is not None:
         progress(ProgressEvent("load", 0, 1))
     loaded = load_backbone(recipe.backbone, image_size=recipe.image_size)
     network = loaded.backbone.to(processes.device or choose_device(device))
-    stacks, geometries, digests = _read(cases, chosen, network.image_size, progress, on_finding)
-    planes = planes_to_learn(recipe.planes, geometries)
-    held_out = choose_held_out(stacks, recipe.validation)
+    learnt = read_learnt_cases(cases, chosen, recipe, progress=progress, on_finding=on_finding)
+    stacks, held_out = learnt.stacks, learnt.held_out
     torch.manual_seed(recipe.training.seed)
     traits = label_traits(stacks, chosen, procedural=recipe.procedural)
-    prior = Prior(recipe.prior_config(loaded.backbone, chosen, **traits, planes=planes)).to(network.device)
-    if restart and processes.main:
-        checkpoint.unlink(missing_ok=True)
-    processes.wait()
+    config = recipe.prior_config(loaded.backbone, chosen, **traits, planes=learnt.planes)
+    prior = Prior(config).to(network.device)
     earlier = None if begun is not None else earlier_prior(recipe.start, loaded, prior.config)
-    modalities = modalities_of(stacks)
-    if recipe.twins and "CT" not in modalities:
-        raise InputError(
-            "MR-like twins are made from CT, and none of the cases is CT.", hint="Leave out --twins."
-        )
     record = RunRecord(
         organs=list(chosen),
         cases=[case.name for case in cases],
-        modalities=modalities,
+        modalities=learnt.modalities,
         backbone_sha256=loaded.sha256,
         recipe=recipe.to_dict(),
         title=title or ", ".join(chosen),
@@ -197,15 +177,15 @@ def _train(
         soft=list(traits["soft"]),
         layout=traits["layout"],
         regions=traits["regions"],
-        known=sorted({*modalities, *(earlier.modalities if earlier else ())}),
-        planes=list(planes),
+        known=sorted({*learnt.modalities, *(earlier.modalities if earlier else ())}),
+        planes=list(learnt.planes),
         mr_gamma=mr_gamma(
-            modalities,
+            learnt.modalities,
             procedural=recipe.procedural,
             twins=recipe.twins,
             earlier=earlier.header if earlier else None,
         ),
-        image_digests=digests,
+        image_digests=learnt.digests,
     )
     if begun is not None:
         record = record.going_on_from(begun, checkpoint, title=title, licence=licence)
@@ -213,19 +193,14 @@ def _train(
         begin_with(prior, earlier)
         record = record.started_with(earlier.sha256, earlier.header.training)
     material = training_material(
-        cases, stacks, planes, recipe, organs=chosen, size=network.image_size, held_out=held_out
+        cases, stacks, learnt.planes, recipe, organs=chosen, size=network.image_size, held_out=held_out
     )
     blocked = {held_out.stack.name: held_out.blocked} if held_out and held_out.blocked else {}
     validation = None if held_out is None else Validation(held_out, network)
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(
-            StackPool(material, blocked=blocked),
-            recipe.training,
-            context=network.slice_context,
-            reach_mm=recipe.reach_mm,
-        ),
+        StackPool(material, blocked=blocked),
         config=recipe.training,
         checkpoint=checkpoint,
         validation=validation,
@@ -233,6 +208,10 @@ def _train(
         record=record.to_json(),
         processes=processes,
     )
+    # Only now that nothing can refuse the new run.
+    if restart and processes.main:
+        checkpoint.unlink(missing_ok=True)
+    processes.wait()
     training.resume()
     if not processes.main:
         with _memory_errors(network.device):
@@ -294,41 +273,6 @@ def _require_no_run(output: Path) -> None:
             f"{checkpoint} holds an unfinished run.",
             hint="Go on with --resume, write its prior with --finish, or begin anew with --restart.",
         )
-
-
-def _read(
-    cases: Sequence[LabelledFiles],
-    organs: tuple[str, ...],
-    size: int,
-    progress: Progress | None,
-    on_finding: Callable[[Finding], None] | None,
-) -> tuple[list[LabelledStack], list[Geometry], list[str]]:
-    """The cases as axial stacks, their grids, and the digests of their images, after the pre-flight check."""
-    stacks: list[LabelledStack] = []
-    geometries: list[Geometry] = []
-
-    def keep(case: LabelledFiles, volume: Volume, labels: LabelMap) -> None:
-        stacks.append(
-            to_stack(volume, labels.array, case.label_names, name=case.name, organs=organs, size=size)
-        )
-        geometries.append(volume.geometry)
-
-    def tell(done: int) -> None:
-        if progress is not None:
-            progress(ProgressEvent("read", done, len(cases)))
-
-    check = check_cases(cases, organs, on_read=keep, on_checked=tell)
-    if on_finding is not None:
-        for finding in check.findings:
-            on_finding(finding)
-    check.require_good()
-    shown = set().union(*(np.unique(stack.labels).tolist() for stack in stacks))
-    if lost := [organ for value, organ in enumerate(organs, start=1) if value not in shown]:
-        raise InputError(
-            f"Slices of {size} pixels are too coarse for {', '.join(lost)}: no pixel of it is left.",
-            hint="Crop the images around it, or choose a larger --image-size.",
-        )
-    return stacks, geometries, sorted({facts.digest for facts in check.facts})
 
 
 def _description(held_out: HeldOut | None) -> dict[str, Any] | None:

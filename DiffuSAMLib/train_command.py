@@ -118,7 +118,8 @@ def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
     if arguments.finish:
         from .finished_training import finish_training
 
-        _finished(arguments.output, finish_training(arguments.output), as_json)
+        header = finish_training(arguments.output, title=arguments.title, licence=arguments.licence)
+        _finished(arguments.output, header, as_json)
         return
     if arguments.resume and _is_finished(arguments.output, as_json, main=main):
         return
@@ -128,16 +129,17 @@ def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
     cases = cases_of(arguments, only, report=teller.matched)
     organs = organ_names(arguments.organs)
     if arguments.check_only:
-        from .preflight import check_cases, organs_of, unified
+        from .learnt_cases import read_learnt_cases
+        from .preflight import organs_of, unified
 
         cases = unified(cases)
-        check = check_cases(cases, organs_of(cases, organs))
-        for finding in check.findings:
-            teller.finding(finding)
-        teller.flush()
-        check.require_good()
+        chosen = organs_of(cases, organs)
+        try:
+            read_learnt_cases(cases, chosen, recipe, on_finding=teller.finding)
+        finally:
+            teller.flush()
         count = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
-        _done(as_json, f"{count} can be trained on: {', '.join(check.organs)}.", cases=len(cases))
+        _done(as_json, f"{count} can be trained on: {', '.join(chosen)}.", cases=len(cases))
         return
     from .train import train_prior
 

@@ -28,6 +28,7 @@ from .processes import Processes
 from .progress import Progress
 from .recipe import TrainingConfig
 from .slice_sampler import SliceSampler
+from .stack_pool import StackPool
 from .training_events import TrainingListener
 from .training_log import TrainingLog
 from .training_reporter import TrainingReporter
@@ -48,7 +49,7 @@ class PriorTraining:
     Args:
         prior: Fresh or half trained.
         backbone: Frozen, on the same device.
-        sampler: Where slices come from.
+        pool: Where slices come from.
         config: The recipe.
         checkpoint: File that the run is saved to every two minutes and when interrupted, and resumes from.
         validation: Held-out slices; None holds out nothing.
@@ -61,7 +62,7 @@ class PriorTraining:
         self,
         prior: Prior,
         backbone: Backbone,
-        sampler: SliceSampler,
+        pool: StackPool,
         *,
         config: TrainingConfig,
         checkpoint: Path,
@@ -71,6 +72,7 @@ class PriorTraining:
         processes: Processes | None = None,
     ) -> None:
         self.prior, self.backbone, self.config = prior, backbone, config
+        sampler = SliceSampler(pool, config, context=backbone.slice_context, reach_mm=prior.config.reach_mm)
         self.slices = EncodedSlices(sampler, backbone, training_steps=prior.config.training_steps)
         self.checkpoint, self.record = checkpoint, record
         self.processes = processes or Processes()

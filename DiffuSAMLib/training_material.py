@@ -37,16 +37,23 @@ def training_material(
     Raises:
         InputError: A file cannot be read, or the grids differ.
     """
-    modalities = modalities_of(stacks)
+    learnt = stacks_to_learn(stacks, held_out)
+    modalities = modalities_of(learnt)
     of_ct = [case for case, stack in zip(cases, stacks, strict=True) if stack.modality == "CT"]
     return [
-        *(stack for stack in stacks if held_out is None or held_out.blocked or stack is not held_out.stack),
+        *learnt,
         *plane_stacks(cases, planes, organs=organs, size=size, held_out=held_out),
         *mr_twins(
             of_ct, recipe.twins, organs=organs, size=size, beside_mr="MR" in modalities, held_out=held_out
         ),
         *procedural_stacks(recipe.procedural, organs=organs, size=size, real=modalities),
     ]
+
+
+def stacks_to_learn(stacks: Sequence[LabelledStack], held_out: HeldOut | None) -> list[LabelledStack]:
+    """Those that are not held out whole."""
+    whole = held_out.stack if held_out is not None and held_out.blocked is None else None
+    return [stack for stack in stacks if stack is not whole]
 
 
 def modalities_of(stacks: Iterable[LabelledStack]) -> list[str]:

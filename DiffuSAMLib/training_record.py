@@ -13,6 +13,7 @@ import torch
 from .checkpoints import other_run_error, read_checkpoint
 from .errors import InputError
 from .layout import Position
+from .listing import is_there
 from .organ_regions import OrganRegion, regions_from_json
 from .planes import AXIAL, Plane
 from .recipe import Recipe
@@ -30,7 +31,7 @@ class RunRecord:
     Attributes:
         organs: What it learns.
         cases: Every case that the weights have seen.
-        modalities: Of the cases.
+        modalities: Of the cases that it learns from.
         backbone_sha256: Of the frozen weights.
         recipe: As `Recipe.to_dict`.
         title, licence: For people.
@@ -151,10 +152,10 @@ def resumed_recipe(output: Path) -> Recipe | None:
     """The recipe of a prior's unfinished run; None where there is no run.
 
     Raises:
-        InputError: The run is damaged.
+        InputError: The run is damaged, or its folder is closed.
     """
     checkpoint = checkpoint_path(output)
-    if not checkpoint.exists():
+    if not is_there(checkpoint):
         return None
     record = RunRecord.of(read_checkpoint(checkpoint, device=torch.device("cpu")), checkpoint)
     return Recipe.from_dict(record.recipe, source=str(checkpoint))

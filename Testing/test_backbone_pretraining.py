@@ -72,6 +72,15 @@ def test_a_run_ends_in_time_and_resumes_from_its_checkpoint(stack: LabelledStack
     assert second.seconds > first.seconds
 
 
+def test_a_run_goes_on_with_the_settings_that_it_began_with(stack: LabelledStack, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "b.training"
+    make_training(stack, checkpoint)._save()
+    other = replace(PLAIN, minutes=2.0, pairs=3, spatial=replace(PLAIN.spatial, rotation=5))
+    with pytest.raises(InputError, match=r"unfinished run with other settings: pairs, spatial\."):
+        make_training(stack, checkpoint, config=other)._resume()
+    make_training(stack, checkpoint, config=replace(PLAIN, minutes=2.0))._resume()
+
+
 def test_a_checkpoint_of_another_run_is_refused(stack: LabelledStack, tmp_path: Path) -> None:
     checkpoint = tmp_path / "b.training"
     checkpoint.write_bytes(b"no run")

@@ -161,6 +161,20 @@ def test_a_unit_is_measured_anew_when_its_settings_or_cases_change(workplace: Pa
     assert Unit(job(), "unet", {"minutes": 2}).measure(work)
 
 
+@pytest.mark.usefixtures("workplace")
+def test_a_setting_that_is_new_makes_no_earlier_result_stale() -> None:
+    """Recipes of schema 6 could not say that the decoder sees other slices."""
+    recipe = Recipe(reach_mm=0.0)
+    earlier = {name: value for name, value in recipe.to_dict().items() if name != "reach_mm"}
+    earlier["schema_version"] = 6
+    Unit(job(), "unet", {"recipe": earlier}).measure(lambda: (evaluation(0.5), {}))
+    assert Unit(job(), "unet", {"recipe": recipe.to_dict()}).is_measured
+    assert not Unit(job(), "unet", {"recipe": Recipe().to_dict()}).is_measured
+    # A prior that was trained by then has the name that it would get today.
+    assert prior_rows.in_oldest_schema(recipe) == earlier
+    assert prior_rows.in_oldest_schema(Recipe()) == Recipe().to_dict()
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_the_written_splits_keep_the_protocols_apart(protocol: protocols.Protocol) -> None:
     clean = load_split(BENCHMARKS / "splits" / "clean_backbone.json").train

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from DiffuSAMLib.case_pairs import case_name, pair_files
+from DiffuSAMLib.datasets import find_cases
 from DiffuSAMLib.errors import InputError
 
 
@@ -41,6 +44,14 @@ def test_names_that_mean_the_same_go_together(tmp_path: Path, image: str, label:
         (name, image.rstrip("/"), label)
     ]
     assert pairs.images_alone == pairs.labels_alone == ()
+
+
+def test_accents_go_together_however_they_are_stored(tmp_path: Path) -> None:
+    stored, typed = (unicodedata.normalize(form, "fälle1") for form in ("NFD", "NFC"))
+    images, labels = folders(tmp_path, [f"{stored}.nii.gz"], [f"{typed}_seg.nii.gz"])
+    for name in (stored, typed):
+        (case,) = find_cases(images, labels, {1: "liver"}, only=[name])
+        assert case.name == typed
 
 
 def test_equal_names_come_before_similar_ones(tmp_path: Path) -> None:
@@ -124,6 +135,16 @@ def test_a_file_with_two_partners_is_refused(
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
         pair_files(tmp_path, tmp_path / "nowhere")
+
+
+def test_a_closed_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    images, labels = folders(tmp_path, ["a.nrrd"], ["a.nrrd"])
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=r"images cannot be listed \(Permission denied\)\. Check its perm"):
+        pair_files(images, labels)
 
 
 def test_endings_are_known_in_any_case() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -259,6 +260,12 @@ def test_many_bad_cases_are_counted(tmp_path: Path) -> None:
         evaluate_by(nothing, cases, organs=ORGANS, training_cases=())
 
 
+def test_a_case_is_not_scored_twice(tmp_path: Path) -> None:
+    case = labelled(tmp_path, "a", NAMES)
+    with pytest.raises(InputError, match=r"^Two cases are called a\. List it once"):
+        evaluate_by(nothing, [case, case], organs=ORGANS, training_cases=())
+
+
 def test_a_case_without_any_organ_is_a_control(tmp_path: Path) -> None:
     """Found though absent scores 0; absent and not found is no figure."""
     case = labelled(tmp_path, "a", NAMES)
@@ -292,13 +299,20 @@ def test_the_case_that_needs_too_much_memory_is_named(tmp_path: Path) -> None:
         evaluate_by(fail, [labelled(tmp_path, "a", NAMES)], organs=ORGANS, training_cases=())
 
 
-def test_images_of_the_training_are_refused_under_another_name(loaded: LoadedPrior, tmp_path: Path) -> None:
-    """By the digests that a training's check of its cases notes down."""
+@pytest.mark.parametrize("version", ["today's", "the first"])
+def test_images_of_the_training_are_refused_under_another_name(
+    loaded: LoadedPrior, tmp_path: Path, version: str
+) -> None:
+    """By the digests that a training's check of its cases notes down, or noted down at first."""
     trained, fresh = labelled(tmp_path, "p0", NAMES), labelled(tmp_path, "fresh", NAMES, seed=4)
     copy = dataclasses.replace(trained, name="q0", image=tmp_path / "q0.nii.gz")
     shutil.copyfile(trained.image, copy.image)
     volume = read_volume(trained.image)
-    digest = CaseFacts.of(trained, volume, read_labelmap(trained.labels), ORGANS).digest
+    digest = (
+        CaseFacts.of(trained, volume, read_labelmap(trained.labels), ORGANS).digest
+        if version == "today's"
+        else hashlib.sha256(volume.array.tobytes()).hexdigest()
+    )
     header = dataclasses.replace(
         loaded.header, training={**loaded.header.training, "image_digests": [digest]}
     )

@@ -10,7 +10,7 @@ from cases import ORGANS, small_abdomen, write_case
 
 from DiffuSAMLib.datasets import LabelledFiles, load_stack
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.held_out import HeldOut
+from DiffuSAMLib.held_out import HeldOut, ValidationConfig
 from DiffuSAMLib.mr_twins import mr_twin, mr_twins
 from DiffuSAMLib.procedural_mr import MRSequence
 from DiffuSAMLib.recipe import Recipe, TrainingConfig
@@ -131,6 +131,12 @@ def test_a_training_on_mr_alone_refuses_twins(cases: list[LabelledFiles], tmp_pa
     with pytest.raises(InputError, match="twins are made from CT"):
         train_prior(cases[2:], tmp_path / "p.safetensors", recipe=small_recipe(twins=2), device="cpu")
     assert not list(tmp_path.iterdir())
+
+
+def test_twins_of_a_ct_that_is_held_out_are_refused(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    recipe = small_recipe(twins=2, validation=ValidationConfig(held_out="b"))
+    with pytest.raises(InputError, match="none of the cases to learn from is CT"):
+        train_prior(cases[1:], tmp_path / "p.safetensors", recipe=recipe, device="cpu")
 
 
 def test_slices_held_out_show_nothing_but_noise_in_the_twins(cases: list[LabelledFiles]) -> None:

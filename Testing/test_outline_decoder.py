@@ -46,7 +46,7 @@ def test_slices_beside_count_for_nothing_until_it_is_learnt(a_compact_backbone: 
 
 def test_what_is_to_see_slices_beside_must_get_them(a_compact_backbone: Backbone) -> None:
     decoder = OutlineDecoder(a_compact_backbone.feature_channels, 2, width=8, sees_beside=True)
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="the features have none"):
         decoder(features_of(a_compact_backbone))
 
 

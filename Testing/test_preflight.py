@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -213,6 +214,13 @@ def test_spellings_of_an_organ_are_one_organ(tmp_path: Path) -> None:
     assert organs_of(same, ["_LIVER "]) == ("liver",)
     with pytest.raises(InputError, match=r"No case has labels for: tail\. They name Right Kidney, liver\."):
         organs_of(same, ["tail"])
+
+
+@pytest.mark.parametrize("other", [unicodedata.normalize("NFD", "größe"), "GRÖSSE", "GRÖẞE"])
+def test_accents_and_capitals_make_no_other_organ(tmp_path: Path, other: str) -> None:
+    image = tmp_path / "x"
+    cases = [LabelledFiles(name, image, image, {1: name}) for name in ("größe", other)]
+    assert organs_of(unified(cases), None) == ("größe",)
 
 
 def test_segments_that_overlap_are_told(tmp_path: Path) -> None:

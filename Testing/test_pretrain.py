@@ -61,6 +61,14 @@ def test_a_backbone_continues_from_another_and_remembers_its_cases(brain: Path) 
     assert max(float((a - b).abs().max()) for a, b in pairs) < 0.05
 
 
+def test_a_case_of_the_split_that_no_folder_has_is_told(brain: Path) -> None:
+    split, output = brain / "split.json", brain / "backbone.safetensors"
+    save_split(Split("split", ("one", "three"), (), (), "for the tests"), split)
+    with pytest.raises(InputError, match=r"in no --data folder: three\."):
+        pretrain_backbone([brain / "brain"], split, output, procedural=1, settings={"minutes": 0.0001})
+    assert not output.exists()
+
+
 def test_what_the_prior_of_the_outlines_has_seen_counts_as_seen(brain: Path) -> None:
     output = brain / "backbone.safetensors"
     pretrain_backbone(

@@ -38,6 +38,15 @@ def test_an_organ_share_of_zero_draws_all_slices() -> None:
     assert {pool.draw(rng, organ_share=0.0)[1] for _ in range(500)} == set(range(10))
 
 
+def test_a_stack_whose_slices_are_all_held_out_is_never_drawn() -> None:
+    stacks = [a_stack(name, "CT") for name in "ab"]
+    pool, rng = StackPool(stacks, blocked={"a": range(10)}), np.random.default_rng(0)
+    assert {pool.draw(rng, organ_share=0.5)[0].name for _ in range(100)} == {"b"}
+    # Nor is its kind.
+    pool = StackPool([a_stack("a", "MR"), stacks[1]], blocked={"a": range(10)})
+    assert {pool.draw(rng, organ_share=0.5)[0].name for _ in range(100)} == {"b"}
+
+
 def test_a_pool_knows_the_size_and_the_organs() -> None:
     pool = StackPool([a_stack("ct", "CT")])
     assert pool.size == 8

@@ -61,8 +61,7 @@ def make_training(
         backbone, ("spleen", "liver"), width=(16, 32), outline_width=8, kind=kind
     )
     pool = StackPool([stack or one_slice()])
-    sampler = SliceSampler(pool, config, context=backbone.slice_context)
-    return PriorTraining(Prior(shape), backbone, sampler, config=config, checkpoint=checkpoint)
+    return PriorTraining(Prior(shape), backbone, pool, config=config, checkpoint=checkpoint)
 
 
 def relative_fall(training: PriorTraining, name: str) -> float:
@@ -173,8 +172,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(a_compact_backbone: Backbone,
 def test_draws_depend_on_the_seed_and_their_number_alone() -> None:
     config = replace(SHORT, spatial=SpatialAugmentation(), intensity=IntensityAugmentation())
     pool = StackPool([one_slice()])
-    sampler, again = (SliceSampler(pool, config, context=1) for _ in range(2))
-    other = SliceSampler(pool, replace(config, seed=1), context=1)
+    sampler, again = (SliceSampler(pool, config, context=1, reach_mm=0) for _ in range(2))
+    other = SliceSampler(pool, replace(config, seed=1), context=1, reach_mm=0)
     for each in (sampler, other):
         each.seek(7)
     again.draw(1)
@@ -187,6 +186,18 @@ def test_draws_depend_on_the_seed_and_their_number_alone() -> None:
     assert first.images.shape == (2, 3, SIDE, SIDE)
     assert first.masks.shape == (2, 2, SIDE, SIDE)
     assert first.known.tolist() == [[True, True], [True, True]]
+
+
+def test_slices_are_drawn_with_those_that_the_prior_sees_beside(
+    a_compact_backbone: Backbone, tmp_path: Path
+) -> None:
+    shape = PriorConfig.for_backbone(
+        a_compact_backbone, ("spleen", "liver"), width=(16, 32), outline_width=8, reach_mm=3.0
+    )
+    pool, checkpoint = StackPool([one_slice()]), tmp_path / "p.training"
+    training = PriorTraining(Prior(shape), a_compact_backbone, pool, config=SHORT, checkpoint=checkpoint)
+    training.run()
+    assert EncodedBatch.of(training.slices.batch(0)).features.beside is not None
 
 
 def test_an_interrupt_within_an_update_waits_for_its_end(

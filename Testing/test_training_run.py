@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from training_runs import OPTIONS, RECIPE, StopAfter, folders
 
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.datasets import LabelledFiles
-from DiffuSAMLib.errors import InputError, OutputError, UnfinishedRunError
+from DiffuSAMLib.errors import InputError, OutputError, UnfinishedRunError, WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.finished_training import finish_training
 from DiffuSAMLib.held_out import ValidationConfig
@@ -145,6 +146,34 @@ def test_an_unfinished_run_is_refused_finished_or_dropped(cases: list[LabelledFi
     assert again.training["iterations"] == 4
 
 
+@pytest.mark.parametrize("options", [{"twins": 2}, {"start": "nowhere.safetensors"}])
+def test_an_unfinished_run_is_dropped_for_no_run_that_cannot_be(
+    cases: list[LabelledFiles], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    checkpoint = tmp_path / "p.training"
+    checkpoint.write_bytes(b"hours of work")
+    others = [replace(case, modality="MR") for case in cases[:2]]
+    with pytest.raises((InputError, WeightsError)):
+        train_prior(
+            others,
+            tmp_path / "p.safetensors",
+            recipe=replace(RECIPE, **options),
+            device="cpu",
+            restart=True,
+        )
+    assert checkpoint.read_bytes() == b"hours of work"
+
+
+def test_what_is_held_out_whole_counts_for_no_modality(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    mixed = [*cases[:3], replace(cases[3], modality="MR")]
+    recipe = replace(RECIPE, procedural=1, training=replace(RECIPE.training, iterations=1))
+    header = train_prior(mixed, output, recipe=recipe, device="cpu")
+    assert header.training["held_out"]["case"] == "case3"
+    assert header.modalities == ("CT",)
+    assert (list(header.config["modalities"]), header.config["mr_gamma"]) == (["CT"], PROCEDURAL_MR_GAMMA)
+
+
 def test_patience_ends_a_run_that_gets_no_better(
     cases: list[LabelledFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +256,31 @@ def test_check_only_reports_and_trains_nothing(
         lonely.unlink()
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--validation", "nobody"], "no case nobody to hold out"),
+        (["--modality", "MR", "--twins", "3"], "none of the cases to learn from is CT"),
+        (["--set", "planes=three"], "Three planes need voxels"),
+    ],
+)
+def test_check_only_refuses_what_a_training_would(
+    cases: list[LabelledFiles], capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    assert main(["train", *folders(cases), *options, "--check-only"]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "case0.nii.gz goes with case0.nii.gz." in captured.out
+
+
+def test_check_only_refuses_procedural_abdomens_of_other_organs(
+    cases: list[LabelledFiles], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", *folders(cases), "--label-names", "1=tail", "--procedural", "3", "--check-only"]
+    assert main(command) == 2
+    assert "Procedural abdomens show only" in capsys.readouterr().err
+
+
 def test_options_come_before_the_recipe_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     assert main(["train", "--config", "paper", "--batch", "6", "--write-config", str(first)]) == 0
@@ -254,9 +308,11 @@ def test_finish_writes_the_prior_of_an_interrupted_run(
     output = tmp_path / "p.safetensors"
     with pytest.raises(KeyboardInterrupt):
         train_prior(cases[:2], output, recipe=RECIPE, device="cpu", stop=StopAfter(1, keep=False))
-    assert main(["train", "--finish", "-o", str(output)]) == 0
+    assert main(["train", "--finish", "-o", str(output), "--title", "Mine"]) == 0
     assert capsys.readouterr().out.startswith(f"{output}: spleen, right kidney, left kidney, liver")
-    assert read_header(output).training["ended"] == "stopped"
+    header = read_header(output)
+    assert header.training["ended"] == "stopped"
+    assert (header.title, header.licence) == ("Mine", "As the training data")
     assert main(["train", "--finish", "-o", str(output)]) == 2
     assert "no unfinished run" in capsys.readouterr().err
 

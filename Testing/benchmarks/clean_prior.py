@@ -2,7 +2,7 @@
 
     python Testing/benchmarks/clean_prior.py --minutes 60
 
-It has seen no image of a patient. A run that was stopped goes on.
+It has seen no image of a patient. A run that was stopped goes on, given the same output and start.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import ORGANS, RUNS
+from common import ORGANS
 from protocols import CLEAN_BACKBONE, CLEAN_PRIOR
 
 from DiffuSAMLib.interrupts import terminated_as_interrupt
 from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.procedural_stacks import procedural_stacks
 from DiffuSAMLib.recipe import Recipe
-from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
-from DiffuSAMLib.warm_start import begin_with, earlier_prior
+from DiffuSAMLib.warm_start import EarlierPrior, begin_with, earlier_prior
 from DiffuSAMLib.weights import load_backbone, save_prior
 
 ABDOMENS = 120
@@ -51,11 +50,9 @@ def main() -> None:
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(
-            StackPool(stacks), recipe.training, context=network.slice_context, reach_mm=recipe.reach_mm
-        ),
+        StackPool(stacks),
         config=recipe.training,
-        checkpoint=RUNS / "clean-prior.training",
+        checkpoint=checkpoint_of(arguments.output, earlier),
     )
     with terminated_as_interrupt():
         training.resume()
@@ -79,6 +76,11 @@ def main() -> None:
         metrics={},
     )
     training.checkpoint.unlink()
+
+
+def checkpoint_of(output: Path, earlier: EarlierPrior | None) -> Path:
+    """Where the unfinished run of a prior lies: beside it, another one for each prior that it begins with."""
+    return output.with_suffix(f".{'anew' if earlier is None else earlier.sha256[:16]}.training")
 
 
 if __name__ == "__main__":

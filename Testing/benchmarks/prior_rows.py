@@ -20,9 +20,8 @@ from DiffuSAMLib.mr_gamma import mr_gamma
 from DiffuSAMLib.planes import planes_to_learn
 from DiffuSAMLib.pretrain import pretrain_backbone
 from DiffuSAMLib.prior import Prior
-from DiffuSAMLib.recipe import Recipe
+from DiffuSAMLib.recipe import UPGRADES, Recipe
 from DiffuSAMLib.segmenter import SegmentOptions
-from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
 from DiffuSAMLib.training_material import modalities_of, training_material
@@ -155,7 +154,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
         "cases": [case.name for case in cases],
         "organs": organs,
         "backbone_sha256": loaded.sha256,
-        "recipe": recipe.to_dict(),
+        "recipe": in_oldest_schema(recipe),
         "start_sha256": start_sha256(start),
     }
     network = loaded.backbone
@@ -181,9 +180,7 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
     training = PriorTraining(
         prior,
         network,
-        SliceSampler(
-            StackPool(material), recipe.training, context=network.slice_context, reach_mm=recipe.reach_mm
-        ),
+        StackPool(material),
         config=recipe.training,
         checkpoint=path.with_suffix(".training"),
     )
@@ -214,6 +211,26 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
     )
     training.checkpoint.unlink()
     return path
+
+
+def in_oldest_schema(recipe: Recipe) -> dict[str, Any]:
+    """The recipe in the oldest schema that can say it, so that a setting that is new renames no prior without it."""
+    content = recipe.to_dict()
+    while added := UPGRADES[content["schema_version"] - 1]({}):
+        older = {**_without(content, added), "schema_version": content["schema_version"] - 1}
+        if Recipe.from_dict(older) != recipe:
+            break
+        content = older
+    return content
+
+
+def _without(content: Mapping[str, Any], left_out: Mapping[str, Any]) -> dict[str, Any]:
+    """The content without the settings of another, whatever their values."""
+    return {
+        key: _without(value, left_out[key]) if key in left_out else value
+        for key, value in content.items()
+        if key not in left_out or isinstance(left_out[key], dict)
+    }
 
 
 def adapted_job(job: Job, minutes: float) -> Job:

@@ -25,7 +25,6 @@ from DiffuSAMLib.datasets import load_stack
 from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.recipe import RECIPES, Recipe
 from DiffuSAMLib.run_report import peak_memory_mb
-from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.splits import load_split
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining
@@ -70,7 +69,7 @@ def measure(
         training = PriorTraining(
             Prior(shape),
             backbone,
-            SliceSampler(StackPool(stacks), config, context=backbone.slice_context, reach_mm=recipe.reach_mm),
+            StackPool(stacks),
             config=config,
             checkpoint=Path(folder) / "speed.training",
         )

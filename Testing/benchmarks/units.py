@@ -12,8 +12,10 @@ from typing import Any
 from common import RESULTS, provenance, write_json
 from protocols import Job
 
+from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.evaluation import Evaluation
 from DiffuSAMLib.json_values import to_json_value
+from DiffuSAMLib.recipe import Recipe
 
 SCHEMA_VERSION = 1
 # Raised when the way of scoring changes: units of an earlier ruler are measured again.
@@ -24,6 +26,17 @@ def fingerprint(content: Mapping[str, Any]) -> str:
     """The same for equal settings, whatever the order of their keys."""
     text = json.dumps(to_json_value(content), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def in_present_schema(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with their recipe, if they have one, as today's program writes it.
+
+    Raises:
+        InputError: Today's program cannot read it.
+    """
+    if "recipe" not in settings:
+        return dict(settings)
+    return {**settings, "recipe": Recipe.from_dict(settings["recipe"]).to_dict()}
 
 
 @dataclass(frozen=True)
@@ -47,11 +60,14 @@ class Unit:
 
     @property
     def key(self) -> str:
+        return self._key_of(self.settings)
+
+    def _key_of(self, settings: Mapping[str, Any]) -> str:
         split = self.job.split
         return fingerprint(
             {
                 "ruler": RULER,
-                "settings": self.settings,
+                "settings": settings,
                 "organs": self.job.protocol.organs,
                 "train": split.train,
                 "evaluated": self.job.evaluated_names,
@@ -60,12 +76,18 @@ class Unit:
 
     @property
     def is_measured(self) -> bool:
-        """Whether there is a result of the same settings, cases and weights."""
+        """Whether there is a result of the same settings, cases and weights.
+
+        A recipe of an older schema counts as what it says in the present one.
+        """
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            key, settings = content["key"], content["settings"]
+            present = fingerprint(in_present_schema(settings))
+        except (OSError, ValueError, LookupError, TypeError, InputError):
             return False
-        return isinstance(content, dict) and content.get("key") == self.key
+        # With the settings as they were written, the key tells whether all the rest is the same.
+        return key == self._key_of(settings) and present == fingerprint(in_present_schema(self.settings))
 
     def measure(self, work: Callable[[], tuple[Evaluation, Mapping[str, Any]]]) -> bool:
         """Does the work and writes the result, unless it is there.

@@ -117,7 +117,7 @@ class SliceTraining:
     ) -> None:
         self.network, self.config, self.checkpoint = network, config, checkpoint
         self.ignored, self.extra_loss = ignored, extra_loss
-        self.sampler = SliceSampler(StackPool(stacks), config, context=CONTEXT)
+        self.sampler = SliceSampler(StackPool(stacks), config, context=CONTEXT, reach_mm=0)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
