@@ -20,6 +20,7 @@ from typing import Literal
 from .downloads import BytesProgress, download
 from .errors import DiffuSAMError, InputError, OutputError, WeightsError
 from .files import atomic_path, output_error, sha256_of
+from .listing import is_file, is_folder, is_there, list_folder
 from .prior_files import read_header, verify_prior
 from .resources import resource_path
 
@@ -98,7 +99,7 @@ def list_weights() -> list[WeightsStatus]:
                 title=path.stem,
                 url=None,
                 filename=path.name,
-                bytes=path.stat().st_size if path.is_file() else 0,
+                bytes=path.stat().st_size if is_file(path) else 0,
                 sha256="",
                 licence="",
                 bundled=False,
@@ -126,7 +127,7 @@ def locate(name: str) -> Path:
     if status in ("bundled", "downloaded"):
         return path
     if entry.bundled:
-        what = "does not have the hash that the catalogue says" if path.is_file() else "is missing"
+        what = "does not have the hash that the catalogue says" if is_file(path) else "is missing"
         raise WeightsError(f"The bundled file {path} {what}.", hint="Install DiffuSAM Segment again.")
     what = "are damaged" if status == "damaged" else "are not on this computer yet"
     raise WeightsError(
@@ -172,7 +173,7 @@ def import_file(path: Path, *, name: str | None = None) -> WeightsEntry:
         WeightsError: The file is neither, or is damaged; or the name is taken or not possible.
         OutputError: The copy cannot be written.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(f"There is no file {path}.")
     size = path.stat().st_size
     for entry in _catalogue():
@@ -218,10 +219,10 @@ def export_file(name: str, path: str | Path) -> Path:
     if source.suffix == _PRIOR_SUFFIX and source.parent == prior_folder():
         verify_prior(source)
     target = Path(path)
-    is_folder = target.is_dir() or not target.suffix or str(path).endswith(("/", os.sep))
-    if is_folder and not target.is_file():
+    to_folder = is_folder(target) or not target.suffix or str(path).endswith(("/", os.sep))
+    if to_folder and not is_file(target):
         target /= source.name
-    if target.exists():
+    if is_there(target):
         raise OutputError(f"There is a file {target} already.", hint="Give another name, or remove it first.")
     _copy(source, target)
     return target
@@ -277,14 +278,14 @@ def remove(name: str) -> None:
     if entry is not None and entry.bundled:
         raise WeightsError(f"The weights {name} are part of the installation and cannot be removed.")
     path = _user_prior(name) if entry is None else _path(entry)
-    files = [file for file in (path, path.with_name(path.name + ".part"), _record(path)) if file.exists()]
+    files = [file for file in (path, path.with_name(path.name + ".part"), _record(path)) if is_there(file)]
     if not files:
         raise WeightsError(f"The weights {name} are not on this computer.")
     try:
         for file in files:
             file.unlink()
         run = path.with_suffix(".run")
-        if entry is None and (run / "recipe.json").is_file():
+        if entry is None and is_file(run / "recipe.json"):
             shutil.rmtree(run)
     except OSError as error:
         raise OutputError(f"{path} cannot be deleted ({error.strerror or error}).") from error
@@ -306,7 +307,7 @@ def _path(entry: WeightsEntry) -> Path:
 
 def _status(entry: WeightsEntry) -> Status:
     path = _path(entry)
-    if not path.is_file():
+    if not is_file(path):
         return "damaged" if entry.bundled else "not downloaded"
     if path.stat().st_size != entry.bytes:
         return "damaged"
@@ -322,8 +323,13 @@ def _status(entry: WeightsEntry) -> Status:
 def _user_priors() -> list[Path]:
     """The user's prior files, without those that belong to the catalogue and those being written."""
     known = {entry.filename for entry in _catalogue()}
-    found = sorted(prior_folder().glob(f"*{_PRIOR_SUFFIX}"))
-    return [path for path in found if path.name not in known and not path.name.startswith(".")]
+    folder = prior_folder()
+    found = list_folder(folder) if is_folder(folder) else []
+    return [
+        path
+        for path in found
+        if path.match(f"*{_PRIOR_SUFFIX}") and path.name not in known and not path.name.startswith(".")
+    ]
 
 
 def _user_prior(name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .errors import InputError
+from .errors import InputError, is_out_of_memory, memory_error
 from .files import atomic_path, output_error
 
 
@@ -33,11 +33,20 @@ def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:
     """Reads what `write_checkpoint` wrote, without running any code that the file may hold.
 
     Raises:
-        InputError: The file is damaged or something else.
+        InputError: The file cannot be read, is damaged or something else.
+        OutOfMemoryError: The device has too little memory for it.
     """
     try:
         state = torch.load(path, weights_only=True, map_location=device)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}).", hint="Check its permissions and its disk."
+        ) from error
     except Exception as error:  # torch raises a different class for every kind of damage
+        if is_out_of_memory(error):
+            raise memory_error(
+                f"the run in {path}", device=device, hint="Close other programs, or choose another device."
+            ) from error
         raise InputError(
             f"{path} holds no run that can be resumed.", hint="Begin anew with --restart."
         ) from error

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from .errors import InputError, telling_memory
+from .errors import InputError, OutOfMemoryError, is_out_of_memory, memory_error, telling_memory
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +21,11 @@ def choose_device(name: str) -> str:
 
     Raises:
         InputError: The device is unknown or not there.
+        OutOfMemoryError: The device that is named is full; in place of "auto" another one is taken.
     """
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        if has_cuda and _computes("cuda"):
+        if has_cuda and _has_room_and_computes("cuda"):
             return "cuda"
         return "mps" if has_mps else "cpu"
     kind, _, number = name.partition(":")
@@ -38,12 +39,29 @@ def choose_device(name: str) -> str:
     return name
 
 
+def _has_room_and_computes(name: str) -> bool:
+    """As `_computes`; a device that is full counts as none for now, as it may have room at the next question."""
+    try:
+        return _computes(name)
+    except OutOfMemoryError as error:
+        logger.warning("%s", error.message)
+        return False
+
+
 @functools.cache
 def _computes(name: str) -> bool:
-    """Whether a device of PyTorch's can add one and one."""
+    """Whether a device of PyTorch's can add one and one.
+
+    Raises:
+        OutOfMemoryError: It is full, which is no answer and is not kept as one.
+    """
     try:
         return (torch.ones(1, device=name) + 1).item() == 2
     except (AssertionError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise memory_error(
+                "anything", device=name, hint="Close what else runs on it, or use --device cpu."
+            ) from error
         logger.warning("PyTorch cannot compute on %s: %s", name, str(error).partition("\n")[0])
         return False
 
@@ -53,9 +71,12 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
 
     float16 is never used: in SAM2's recurrent memory it loses the object.
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
+    if device.type != "cuda":
+        return nullcontext()
+    # PyTorch answers for the current GPU, which need not be this one.
+    with torch.cuda.device(device):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast("cuda", dtype=torch.bfloat16) if native else nullcontext()
 
 
 def memory_errors(device: torch.device, *, job: str, hint: str) -> AbstractContextManager[None]:

@@ -9,10 +9,13 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError, WeightsError
+from .file_locks import take_lock
 from .files import output_error, sha256_of
 
 logger = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ def download(url: str, path: Path, *, sha256: str, size: int, progress: BytesPro
     """Fetch a file; under its final name it is always complete and has the expected hash.
 
     What has arrived is kept beside it as ``<name>.part``, so that an interrupted download, also one that was
-    killed, goes on where it stopped. Two downloads of one file at once spoil that part; the hash finds it.
+    killed, goes on where it stopped. One process at a time downloads a file.
 
     Args:
         url: An https address; plain http is accepted for this machine only.
@@ -40,29 +43,57 @@ def download(url: str, path: Path, *, sha256: str, size: int, progress: BytesPro
         progress: Called after each block with (bytes here, bytes in all).
 
     Raises:
-        WeightsError: The address is not https, the network failed (the part stays), or what arrived is not
-            the expected file (the part is removed).
+        WeightsError: The address is not https, another process is downloading the file, the network failed (the
+            part stays), or what arrived is not the expected file (the part is removed).
         OutputError: There is no space, or the folder cannot be written.
     """
     _require_secure(url)
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if part.exists() and part.stat().st_size > size:
-            part.unlink()
-        here = part.stat().st_size if part.exists() else 0
-        _require_space(path, size - here)
-        if here < size:
-            _fetch(url, part, here=here, size=size, progress=progress)
-        if sha256_of(part) != sha256:
-            part.unlink()
-            raise WeightsError(
-                f"The file at {url} is not the expected one: its sha256 differs.",
-                hint="Try again; if it happens twice, the file or the connection was tampered with.",
-            )
-        part.replace(path)
+        with _own_part(path) as part:
+            if part.exists() and part.stat().st_size > size:
+                part.unlink()
+            here = part.stat().st_size if part.exists() else 0
+            _require_space(path, size - here)
+            if here < size:
+                _fetch(url, part, here=here, size=size, progress=progress)
+            if sha256_of(part) != sha256:
+                part.unlink()
+                raise WeightsError(
+                    f"The file at {url} is not the expected one: its sha256 differs.",
+                    hint="Try again; if it happens twice, the file or the connection was tampered with.",
+                )
+            part.replace(path)
     except OSError as error:
         raise output_error(path, error) from error
+
+
+@contextmanager
+def _own_part(path: Path) -> Iterator[Path]:
+    """Where to keep what has arrived of a file; within the block nobody else writes there.
+
+    Where the file system has no locks, the part is this download's alone and goes with it, so nothing can be resumed.
+
+    Raises:
+        WeightsError: Another process is downloading the file.
+        OSError: The folder takes no file.
+    """
+    lock = take_lock(path.with_name(f".{path.name}.lock"))
+    if lock is None:
+        raise WeightsError(
+            f"Another process is downloading {path.name}: wait until it has ended, then try again."
+        )
+    try:
+        if lock.exclusive:
+            yield path.with_name(path.name + ".part")
+            return
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def _require_secure(url: str) -> None:

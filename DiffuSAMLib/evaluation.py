@@ -109,6 +109,7 @@ def evaluate(
     Raises:
         InputError: A case was used to train the prior or its backbone, shares no organ with the prior, or cannot be
             scored; or the prior does not know an organ of the options.
+        OutOfMemoryError: The device has too little memory for the networks or for a case.
     """
     options = options or SegmentOptions()
     segmenter = Segmenter(loaded.backbone.backbone, loaded.prior, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .encoded_volume import EncodedVolume
-from .errors import OutputError
+from .files import CHUNK_BYTES, output_error
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First and last + 1 along each axis of the array on disk."""
@@ -43,16 +44,15 @@ class LiveLabels:
         Raises:
             OutputError: The file cannot be made.
         """
+        shape = encoded.volume.geometry.shape
         self._grid, self._order = encoded.grid, encoded.order
         self._organs = list(values.items())
         self._masks = {}
         try:
-            self._labels = np.memmap(self._path, np.uint8, "w+", shape=encoded.volume.geometry.shape)
+            _write_zeros(self._path, math.prod(shape))
+            self._labels = np.memmap(self._path, np.uint8, "r+", shape=shape)
         except OSError as error:
-            raise OutputError(
-                f"{self._path} cannot be written ({error.strerror}).",
-                hint="Check the free space of its folder.",
-            ) from error
+            raise output_error(self._path, error) from error
 
     def __call__(self, number: int, organ: int, mask: Tensor) -> None:
         """Takes the mask logits `(k, k)` of one organ in one slice of the canonical stack."""
@@ -99,3 +99,13 @@ class LiveLabels:
             count = self._order.source.shape[source]
             found[source] = (count - high, count - low) if self._order.flips[axis] else (low, high)
         return found[0], found[1], found[2]
+
+
+def _write_zeros(path: Path, count: int) -> None:
+    """A file of so many bytes that has its place on the disk.
+
+    Of one that was only made as long, the first byte that finds no place would end the process with a signal.
+    """
+    with path.open("wb") as file:
+        for start in range(0, count, CHUNK_BYTES):
+            file.write(bytes(min(CHUNK_BYTES, count - start)))

@@ -35,7 +35,7 @@ class Processes:
             device: As in `choose_device`; "auto" gives each process a GPU of its own where there are any.
 
         Raises:
-            InputError: There are several, and Hugging Face accelerate is not installed.
+            InputError: There are several, and Hugging Face accelerate is not installed, or more than GPUs.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
@@ -46,9 +46,8 @@ class Processes:
                 "Several processes need the package accelerate.",
                 hint="Install it with pip install accelerate.",
             ) from error
-        if torch.cuda.is_available():
-            # Its own GPU, not everybody's first one, is to show whether it can compute.
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if device == "auto" or device.startswith("cuda"):
+            _take_own_gpu()
         # Metal has no way for processes to talk to each other.
         state = PartialState(cpu=not choose_device(device).startswith("cuda"))
         return cls(state.process_index, state.num_processes, device=state.device)
@@ -106,3 +105,20 @@ class Processes:
 def is_main() -> bool:
     """Whether this is the process that tells, without starting to talk to the others."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _take_own_gpu() -> None:
+    """This process's GPU, not everybody's first one, is to show whether it can compute.
+
+    Raises:
+        InputError: There are GPUs, but none is left for this process.
+    """
+    if not torch.cuda.is_available():
+        return
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise InputError(
+            f"Each process needs a GPU of its own, and this computer has {count}.",
+            hint="Start no more processes than that, or use --device cpu.",
+        )
+    torch.cuda.set_device(number)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 
 from .errors import InputError
@@ -72,6 +75,21 @@ def _instantiate(node: Any) -> Any:
     return getattr(importlib.import_module(module), name)(**arguments)
 
 
+@contextmanager
+def _without_cuda() -> Iterator[None]:
+    """Within the block PyTorch says that there is no GPU of NVIDIA's.
+
+    Where one is listed, sam2 computes on it while it builds a network, whatever device that is for: a GPU that is full or
+    unusable would fail what is to run on the processor. What it computes follows the network's input at the first use.
+    """
+    is_available = torch.cuda.is_available
+    torch.cuda.is_available = lambda: False
+    try:
+        yield
+    finally:
+        torch.cuda.is_available = is_available
+
+
 def network_config(name: str, *, image_size: int | None = None) -> dict[str, Any]:
     """The YAML tree of a backbone.
 
@@ -116,4 +134,5 @@ def build_network(name: str, *, image_size: int | None = None, target: str | Non
     config = network_config(name, image_size=image_size)
     if target is not None:
         config["_target_"] = target
-    return _instantiate(config)
+    with _without_cuda():
+        return _instantiate(config)

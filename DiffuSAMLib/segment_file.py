@@ -200,7 +200,15 @@ class FileSegmenter:
             self._loaded = self._segmenter = None
             self._loaded = load_prior(name)
         if self._segmenter is None or self._segmenter.device != torch.device(device):
-            self._segmenter = Segmenter(self._loaded.backbone.backbone, self._loaded.prior, device=device)
+            self._segmenter = None
+            try:
+                self._segmenter = Segmenter(self._loaded.backbone.backbone, self._loaded.prior, device=device)
+            except BaseException:
+                # Part of the networks may lie on that device now, and the kept features follow their backbone.
+                self._loaded = None
+                if self._image is not None:
+                    self._image.encoded = None
+                raise
         return self._loaded, self._segmenter
 
     def _encoded(

@@ -121,12 +121,16 @@ class Segmenter:
         backbone: Moved to `device`, frozen.
         prior: Trained for this backbone; `load_prior` checks that.
         device: "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        OutOfMemoryError: The device has too little memory for the networks, of which a part may lie there now.
     """
 
     def __init__(self, backbone: Backbone, prior: Prior, *, device: str = "cpu") -> None:
-        self.backbone = backbone.freeze().to(device)
-        self.prior = prior.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
+        with _memory_errors(self.device, job="the networks"):
+            self.backbone = backbone.freeze().to(self.device)
+            self.prior = prior.eval().requires_grad_(False).to(self.device)
 
     def segment(
         self,
@@ -359,6 +363,6 @@ def _parts(report: Callable[[int, int], None], totals: Sequence[int]) -> list[Ca
     return [part(sum(totals[:number])) for number in range(len(totals))]
 
 
-def _memory_errors(device: torch.device) -> AbstractContextManager[None]:
+def _memory_errors(device: torch.device, *, job: str = "this volume") -> AbstractContextManager[None]:
     other = "" if device.type == "cpu" else ", or run with --device cpu"
-    return memory_errors(device, job="this volume", hint=f"Close other programs{other}.")
+    return memory_errors(device, job=job, hint=f"Close other programs{other}.")

@@ -107,21 +107,23 @@ def train_prior(
                 require_free_name(output)
         if resume and (finished := finished_prior(output)):
             return finished
-        return _train(
-            cases,
-            output,
-            organs=organs,
-            recipe=recipe,
-            title=title,
-            licence=licence,
-            device=device,
-            processes=processes,
-            restart=restart,
-            progress=progress,
-            listener=listener,
-            on_finding=on_finding,
-            stop=stop,
-        )
+        where = processes.device or torch.device(choose_device(device))
+        with _memory_errors(where):
+            return _train(
+                cases,
+                output,
+                organs=organs,
+                recipe=recipe,
+                title=title,
+                licence=licence,
+                device=where,
+                processes=processes,
+                restart=restart,
+                progress=progress,
+                listener=listener,
+                on_finding=on_finding,
+                stop=stop,
+            )
 
 
 def _train(
@@ -132,7 +134,7 @@ def _train(
     recipe: Recipe,
     title: str | None,
     licence: str | None,
-    device: str,
+    device: torch.device,
     processes: Processes,
     restart: bool,
     progress: Progress | None,
@@ -153,7 +155,7 @@ def _train(
     if progress is not None:
         progress(ProgressEvent("load", 0, 1))
     loaded = load_backbone(recipe.backbone, image_size=recipe.image_size)
-    network = loaded.backbone.to(processes.device or choose_device(device))
+    network = loaded.backbone.to(device)
     learnt = read_learnt_cases(cases, chosen, recipe, progress=progress, on_finding=on_finding)
     stacks, held_out = learnt.stacks, learnt.held_out
     torch.manual_seed(recipe.training.seed)
@@ -214,22 +216,20 @@ def _train(
     processes.wait()
     training.resume()
     if not processes.main:
-        with _memory_errors(network.device):
-            training.run(stop=stop)
+        training.run(stop=stop)
         processes.wait()
         return read_header(output)
     folder = _open_folder(output, recipe, fresh=training.iteration == 0)
     pictures = TrainingPictures(folder, network, stacks, validation)
-    with _memory_errors(network.device):
-        training.run(
-            progress,
-            listener=listener,
-            stop=stop,
-            log=TrainingLog(folder, resumed_at=training.iteration),
-            on_validated=pictures.overlay if validation is not None else None,
-        )
-        if progress is not None:
-            progress(ProgressEvent("write", 0, 1))
+    training.run(
+        progress,
+        listener=listener,
+        stop=stop,
+        log=TrainingLog(folder, resumed_at=training.iteration),
+        on_validated=pictures.overlay if validation is not None else None,
+    )
+    if progress is not None:
+        progress(ProgressEvent("write", 0, 1))
     header = write_prior(output, ended=training.ended, backbone=loaded)
     processes.wait()
     # Last of all: whatever they do, the prior is there.

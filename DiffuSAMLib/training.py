@@ -19,6 +19,7 @@ from .backbones import MASK_LOGIT, Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
 from .encoded_slices import EncodedBatch, EncodedSlices
+from .errors import is_out_of_memory
 from .held_out import ValidationConfig
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
@@ -328,5 +329,7 @@ class PriorTraining:
             self.losses = json.loads(state["losses"])
             self.validated = [Validated.from_json(look) for look in json.loads(state["validated"])]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise other_run_error(self.checkpoint) from error
         logger.info("Resumed at iteration %d, %.1f minutes.", self.iteration, self.seconds / 60)

@@ -116,6 +116,8 @@ def _case(case: Any, modality: str | None) -> LabelledFiles:
     for name in ("name", "image", "labels"):
         if not isinstance(case.get(name), str) or not case[name]:
             raise InputError(f'A case of the job has no text "{name}".')
+    if not isinstance(case.get("modality"), str | None):
+        raise InputError('A case of the job has a "modality" that is no text.')
     labels = Path(case["labels"])
     table = case.get("label_names")
     names = names_in_file(labels) if table is None else label_table(table, source=f"The case {case['name']}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from . import __version__
 from .backbones import Backbone
 from .catalogue import locate
-from .errors import WeightsError
+from .errors import WeightsError, is_out_of_memory, memory_error
 from .files import atomic_path, sha256_of
 from .prior import Prior, PriorConfig
 from .prior_files import BackboneReference, PriorHeader, PriorLabel, read_prior, write_prior
@@ -75,6 +75,7 @@ def load_backbone(name: str, *, image_size: int | None = None, path: Path | None
 
     Raises:
         WeightsError: The file is missing, damaged, pickled in an unsafe way, or belongs to another network.
+        OutOfMemoryError: The computer has too little memory for it.
     """
     path = path or locate(name)
     backbone = Backbone(name, image_size=image_size or DEFAULT_IMAGE_SIZE.get(name, PAPER_IMAGE_SIZE))
@@ -87,6 +88,8 @@ def load_backbone(name: str, *, image_size: int | None = None, path: Path | None
     try:
         backbone.network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise memory_error(str(path)) from error
         raise WeightsError(
             f"{path} does not hold the weights of {name}: its tensors have other names or shapes.",
             hint="Download or import it again.",
@@ -108,7 +111,13 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error.strerror or error}).", hint="Check its permissions and its disk."
+        ) from error
     except Exception as error:  # torch raises a different class for every kind of damage
+        if is_out_of_memory(error):
+            raise memory_error(str(path)) from error
         raise WeightsError(
             f"{path} is not a SAM2.1 checkpoint, or it is damaged.", hint="Download it again."
         ) from error
@@ -156,6 +165,7 @@ def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = Non
 
     Raises:
         WeightsError: A file is missing or damaged, or the prior was made for other backbone weights.
+        OutOfMemoryError: The computer has too little memory for them.
     """
     path = prior_path(name)
     header, tensors = read_prior(path)
@@ -191,6 +201,8 @@ def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = Non
     try:
         prior.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise memory_error(str(path)) from error
         raise WeightsError(
             f"{path} is not a prior of this version: its tensors have other names or shapes.",
             hint="Download, import or train it again.",

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from cases import Installation
 
 from DiffuSAMLib import devices
 from DiffuSAMLib.devices import autocast, choose_device, memory_errors
@@ -39,20 +42,53 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     assert "--device cpu" in caught.value.hint
 
 
-def test_a_gpu_that_pytorch_has_no_code_for_counts_as_none(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Such a one is listed, but the first computation fails; here every device of CUDA does."""
+@pytest.fixture
+def unusable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch lists a GPU, but the first computation there fails; here every device of CUDA does."""
     if torch.cuda.is_available():
         pytest.skip("This computer has a GPU that PyTorch can use.")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(devices, "_computes", functools.cache(devices._computes.__wrapped__))
+
+
+@pytest.mark.usefixtures("unusable_gpu")
+def test_a_gpu_that_pytorch_has_no_code_for_counts_as_none(caplog: pytest.LogCaptureFixture) -> None:
     assert choose_device("auto") == ("mps" if torch.backends.mps.is_available() else "cpu")
     assert "cannot compute on cuda" in caplog.text
     for name in ("cuda", "cuda:0"):
         with pytest.raises(InputError, match=f"no device {name}"):
             choose_device(name)
+
+
+@pytest.mark.usefixtures("unusable_gpu")
+def test_networks_are_built_and_used_beside_a_gpu_that_cannot_be(installation: Installation) -> None:
+    loaded = installation.load()
+    assert torch.cuda.is_available()
+    size = loaded.backbone.backbone.image_size
+    loaded.backbone.backbone.encode_image(torch.zeros(1, 3, size, size))
+
+
+@pytest.mark.usefixtures("unusable_gpu")
+def test_a_full_gpu_is_told_or_passed_over_for_this_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = True
+    ones = torch.ones
+
+    def make(count: int, *, device: str) -> torch.Tensor:
+        if full and device == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return ones(count)
+
+    monkeypatch.setattr(torch, "ones", make)
+    with pytest.raises(OutOfMemoryError, match="device cuda has too little free memory") as caught:
+        choose_device("cuda")
+    assert "--device cpu" in caught.value.hint
+    assert choose_device("auto") == ("mps" if torch.backends.mps.is_available() else "cpu")
+    assert "device cuda has too little free memory" in caplog.text
+    full = False
+    assert choose_device("auto") == choose_device("cuda") == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -95,3 +131,21 @@ def test_other_errors_pass() -> None:
 def test_the_processor_computes_in_full_precision() -> None:
     with autocast(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_the_precision_is_that_of_the_gpu_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the second one computes bfloat16, and the first one, which is the current one, does not."""
+    current = 0
+
+    @contextmanager
+    def select(device: torch.device) -> Iterator[None]:
+        nonlocal current
+        current, before = device.index, current
+        yield
+        current = before
+
+    monkeypatch.setattr(torch.cuda, "device", select)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: current == 1)
+    assert isinstance(autocast(torch.device("cuda", 0)), nullcontext)
+    assert isinstance(autocast(torch.device("cuda", 1)), torch.autocast)

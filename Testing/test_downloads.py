@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import socket
@@ -235,3 +236,43 @@ def test_a_folder_that_cannot_be_made_is_said(server: FileServer, tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         fetch(server, "/file", tmp_path / "file" / "weights.pt")
+
+
+def test_a_second_download_of_the_same_file_is_refused(server: FileServer, target: Path) -> None:
+    refused: list[str] = []
+
+    def meanwhile(here: int, size: int) -> None:
+        if not refused:
+            with pytest.raises(WeightsError, match="Another process is downloading") as caught:
+                fetch(server, "/file", target)
+            refused.append(caught.value.message)
+
+    fetch(server, "/file", target, progress=meanwhile)
+    assert refused == [
+        f"Another process is downloading {target.name}: wait until it has ended, then try again."
+    ]
+    assert target.read_bytes() == CONTENT
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_without_locks_each_download_has_a_part_of_its_own(
+    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    inside: list[int] = []
+
+    def meanwhile(here: int, size: int) -> None:
+        if not inside:
+            inside.append(here)
+            fetch(server, "/file", target)
+
+    fetch(server, "/file", target, progress=meanwhile)
+    assert target.read_bytes() == CONTENT
+    with pytest.raises(WeightsError, match="broke off"):
+        fetch(server, "/breaks", target)
+    assert list(target.parent.iterdir()) == [target]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,3 +50,24 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     live = LiveLabels(tmp_path / "nowhere" / "labels.raw", lambda organ, box: None)
     with pytest.raises(OutputError, match="cannot be written"):
         live.begin(EncodedVolume(volume, finding_segmenter().backbone), VALUES)
+
+
+@pytest.mark.skipif(
+    not hasattr(os.stat_result, "st_blocks"), reason="Windows does not tell what a file takes."
+)
+def test_the_file_has_its_place_on_the_disk(tmp_path: Path) -> None:
+    """Once the disk is full, writing to a hole in it would end the process."""
+    volume = small_abdomen().volume
+    path = tmp_path / "labels.raw"
+    LiveLabels(path, lambda organ, box: None).begin(
+        EncodedVolume(volume, finding_segmenter().backbone), VALUES
+    )
+    state = path.stat()
+    assert 512 * state.st_blocks >= state.st_size == volume.array.size
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Only Linux has a disk that is always full.")
+def test_a_full_disk_is_told() -> None:
+    encoded = EncodedVolume(small_abdomen().volume, finding_segmenter().backbone)
+    with pytest.raises(OutputError, match="not enough space"):
+        LiveLabels(Path("/dev/full"), lambda organ, box: None).begin(encoded, VALUES)

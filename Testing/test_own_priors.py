@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,32 @@ def test_a_damaged_prior_is_listed_as_such_and_can_be_removed() -> None:
         locate("broken")
     remove("broken")
     assert "broken" not in states()
+
+
+@pytest.mark.parametrize("closed", ["", "priors", "backbones"])
+def test_a_cache_that_is_closed_is_said(
+    closed: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The administrator, as whom tests may run, is refused nothing: here the system's calls refuse."""
+    (empty_cache / closed).mkdir(parents=True)
+    look = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if empty_cache / closed in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    name = "mine" if closed == "priors" else "sam2.1_tiny"
+    for command in (["list"], ["remove", name]):
+        assert main(["models", *command]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "(Permission denied). Check its" in line
+    assert locate("abdomen").is_file()
 
 
 def test_a_prior_is_exported_for_another_computer(tmp_path: Path) -> None:

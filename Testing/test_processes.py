@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import accelerate
 import pytest
 import torch
 from cases import small_abdomen, write_case
 from safetensors.torch import load_file
 
+from DiffuSAMLib import processes
 from DiffuSAMLib.cli import main
+from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.processes import Processes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -87,9 +91,41 @@ def test_every_thing_is_in_one_share(things: int, count: int) -> None:
 
 
 def test_one_process_alone_needs_nobody() -> None:
-    processes = Processes.launched()
-    assert (processes.index, processes.count, processes.main) == (0, 1, True)
+    alone = Processes.launched()
+    assert (alone.index, alone.count, alone.main) == (0, 1, True)
     values = torch.arange(3.0)
-    torch.testing.assert_close(processes.sum(values), values)
-    assert processes.agree([0.5, 1]) == [0.5, 1]
-    processes.wait()
+    torch.testing.assert_close(alone.sum(values), values)
+    assert alone.agree([0.5, 1]) == [0.5, 1]
+    alone.wait()
+
+
+def second_of_two(monkeypatch: pytest.MonkeyPatch, *, gpus: int) -> list[int]:
+    """Makes this process the second one of a launched group on a computer with GPUs; gives the ones it takes."""
+    taken: list[int] = []
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(processes, "choose_device", lambda name: "cuda" if name == "auto" else name)
+    state = SimpleNamespace(process_index=1, num_processes=2, device=torch.device("cpu"))
+    monkeypatch.setattr(accelerate, "PartialState", lambda *, cpu: state)
+    return taken
+
+
+@pytest.mark.parametrize(("device", "own"), [("auto", [1]), ("cuda", [1]), ("cpu", [])])
+def test_a_process_takes_a_gpu_only_where_one_is_wanted(
+    device: str, own: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = second_of_two(monkeypatch, gpus=2)
+    assert Processes.launched(device).index == 1
+    assert taken == own
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = second_of_two(monkeypatch, gpus=1)
+    with pytest.raises(InputError, match="this computer has 1") as caught:
+        Processes.launched("auto")
+    assert "--device cpu" in caught.value.hint
+    assert taken == []
+    assert Processes.launched("cpu").index == 1

@@ -133,6 +133,11 @@ def test_a_stopped_training_can_be_resumed(child: Child, job: dict[str, Any]) ->
             "input",
             "table",
         ),
+        (
+            {"cases": [{"name": "a", "image": "x", "labels": "x", "label_names": {"1": "a"}, "modality": 5}]},
+            "input",
+            '"modality"',
+        ),
         ({"organs": ["tail"]}, "input", "No case has labels for: tail"),
     ],
 )
