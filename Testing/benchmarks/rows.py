@@ -30,7 +30,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no_regions": ("DiffuSAM, organs not kept to regions", ("B", "B-reverse")),
     "no_smooth": ("DiffuSAM, masks not smoothed, organs not kept to regions", tuple(PROTOCOLS)),
     "no_smooth_no_3d": ("that and no 3D", CHAINED),
-    "no_reach": ("not smoothed, not kept to regions, slices 9 mm away not seen", ("A", "B", "B-reverse")),
+    "no_reach": (
+        "not smoothed, not kept to regions, slices 9 mm away not seen",
+        ("A", "B", "B-reverse", "D"),
+    ),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
