@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
-from .errors import InputError
+from .errors import InputError, is_out_of_memory
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
 from .outline_decoder import OutlineDecoder
@@ -221,6 +221,8 @@ class BackbonePretraining:
             self.averaged, self.averaged_outlines = state["averaged"], state["averaged_outlines"]
             self.seconds, self.steps = state["seconds"], state["steps"]
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             raise other_run_error(self.checkpoint) from error
         # A resumed run must not draw the pairs it has already seen.
         self.sampler.rng = np.random.default_rng([self.config.seed, self.steps])

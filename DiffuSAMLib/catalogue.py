@@ -9,23 +9,28 @@ A prior carries the hash of its tensors, which `prior_files.read_prior` checks a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .downloads import BytesProgress, download
+from .downloads import BytesProgress, download, parts_of
 from .errors import DiffuSAMError, InputError, OutputError, WeightsError
 from .files import atomic_path, output_error, sha256_of
 from .listing import is_file, is_folder, is_there, list_folder
 from .prior_files import read_header, verify_prior
 from .resources import resource_path
+from .weights_folders import cache_folder, prior_folder
 
 Kind = Literal["backbone", "prior"]
 Status = Literal["bundled", "downloaded", "imported", "not downloaded", "damaged"]
+
+log = logging.getLogger(__name__)
 
 _PRIOR_SUFFIX = ".safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -70,26 +75,25 @@ class WeightsStatus:
     status: Status
 
 
-def cache_folder() -> Path:
-    """Where downloaded and imported weights lie: ``DIFFUSAM_HOME``, else the platform's usual place."""
-    if home := os.environ.get("DIFFUSAM_HOME"):
-        return Path(home).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "diffusam"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "diffusam"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusam"
-
-
-def prior_folder() -> Path:
-    """Where the user's own priors lie; any prior file put here is listed under its file name."""
-    return cache_folder() / "priors"
-
-
 def list_weights() -> list[WeightsStatus]:
-    """All weights of the catalogue, then the user's own priors, with their states."""
-    listed = [WeightsStatus(entry, _path(entry), _status(entry)) for entry in _catalogue()]
-    for path in _user_priors():
+    """All weights of the catalogue, then the user's own priors, with their states.
+
+    What lies in a folder that is closed counts as not there, with a warning: the bundled weights can be used.
+    """
+    listed = []
+    for entry in _catalogue():
+        try:
+            status = _status(entry)
+        except WeightsError as error:
+            log.warning("%s", error)
+            status = "not downloaded"
+        listed.append(WeightsStatus(entry, _path(entry), status))
+    try:
+        own = _user_priors()
+    except WeightsError as error:
+        log.warning("%s", error)
+        own = []
+    for path in own:
         try:
             listed.append(WeightsStatus(_prior_entry(path), path, "imported"))
         except DiffuSAMError as error:
@@ -278,7 +282,8 @@ def remove(name: str) -> None:
     if entry is not None and entry.bundled:
         raise WeightsError(f"The weights {name} are part of the installation and cannot be removed.")
     path = _user_prior(name) if entry is None else _path(entry)
-    files = [file for file in (path, path.with_name(path.name + ".part"), _record(path)) if is_there(file)]
+    with _looking():
+        files = [file for file in (path, *parts_of(path), _record(path)) if is_there(file)]
     if not files:
         raise WeightsError(f"The weights {name} are not on this computer.")
     try:
@@ -307,7 +312,9 @@ def _path(entry: WeightsEntry) -> Path:
 
 def _status(entry: WeightsEntry) -> Status:
     path = _path(entry)
-    if not is_file(path):
+    with _looking():
+        there = is_file(path)
+    if not there:
         return "damaged" if entry.bundled else "not downloaded"
     if path.stat().st_size != entry.bytes:
         return "damaged"
@@ -324,12 +331,22 @@ def _user_priors() -> list[Path]:
     """The user's prior files, without those that belong to the catalogue and those being written."""
     known = {entry.filename for entry in _catalogue()}
     folder = prior_folder()
-    found = list_folder(folder) if is_folder(folder) else []
+    with _looking():
+        found = list_folder(folder) if is_folder(folder) else []
     return [
         path
         for path in found
         if path.match(f"*{_PRIOR_SUFFIX}") and path.name not in known and not path.name.startswith(".")
     ]
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """Within it, a folder of the cache that is closed is an error of the weights, not of what the user gave."""
+    try:
+        yield
+    except InputError as error:
+        raise WeightsError(error.message, hint=error.hint) from error
 
 
 def _user_prior(name: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from .errors import InputError
 from .files import remove
 from .image_files import FORMATS_HINT, content_sha256
+from .listing import is_folder, list_folder
 
 FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
 CASE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -87,16 +88,11 @@ def list_cases(folder: Path, *, leave_out: Path) -> list[CohortCase]:
         InputError: There is no such folder, it holds no image, it is itself a DICOM folder, or two images would
             have results of the same name.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(
             f"There is no folder {folder}.", hint="Give --images the folder that holds the images."
         )
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise InputError(
-            f"The folder {folder} cannot be listed ({error.strerror}).", hint="Check its permissions."
-        ) from error
+    entries = list_folder(folder)
     cases = []
     for path in entries:
         if path.name.startswith(".") or path == leave_out:

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from .errors import DiffuSAMError, InputError, is_out_of_memory, memory_error
 from .image_files import read_header, require_single_frame
 from .itk_messages import itk_message, quiet_itk
+from .listing import list_folder
 from .reading_warnings import warn
 from .utf8_names import as_utf8, require_utf8
 from .windows_paths import itk_path
@@ -69,12 +70,7 @@ def list_series(folder: Path) -> list[DicomSeries]:
         InputError: The folder cannot be listed or holds no DICOM images, or a name is not UTF-8.
     """
     require_utf8(folder)
-    try:
-        names = [entry.name for entry in folder.iterdir()]
-    except OSError as error:
-        raise InputError(
-            f"The folder {folder} cannot be listed ({error.strerror}).", hint="Check its permissions."
-        ) from error
+    names = [entry.name for entry in list_folder(folder)]
     if not names:
         raise InputError(f"The folder {folder} is empty.", hint="Give the folder that holds the DICOM files.")
     found = []

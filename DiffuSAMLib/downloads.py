@@ -17,6 +17,7 @@ from pathlib import Path
 from .errors import OutputError, WeightsError
 from .file_locks import take_lock
 from .files import output_error, sha256_of
+from .listing import is_folder, list_folder
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +69,33 @@ def download(url: str, path: Path, *, sha256: str, size: int, progress: BytesPro
         raise output_error(path, error) from error
 
 
+def parts_of(path: Path) -> list[Path]:
+    """What downloads of a file that were killed have left beside it.
+
+    Raises:
+        InputError: Its folder cannot be listed.
+    """
+    beside = list_folder(path.parent) if is_folder(path.parent) else []
+    parts = [each for each in beside if each.name.startswith(f"{path.name}.") and each.suffix == ".part"]
+    return [*parts, *(each for each in beside if each == _lock_of(path))]
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def _own_part(path: Path) -> Iterator[Path]:
     """Where to keep what has arrived of a file; within the block nobody else writes there.
 
-    Where the file system has no locks, the part is this download's alone and goes with it, so nothing can be resumed.
+    Where the file system has no locks, the part is this download's alone and goes with it, so nothing can be resumed;
+    of one that is killed it stays until the weights are removed.
 
     Raises:
         WeightsError: Another process is downloading the file.
         OSError: The folder takes no file.
     """
-    lock = take_lock(path.with_name(f".{path.name}.lock"))
+    lock = take_lock(_lock_of(path))
     if lock is None:
         raise WeightsError(
             f"Another process is downloading {path.name}: wait until it has ended, then try again."

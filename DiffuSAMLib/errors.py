@@ -130,4 +130,7 @@ def telling_memory(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise memory_error(job, device=device, hint=hint) from error
+        # Python and numpy, who raise this kind, know the computer's memory alone.
+        raise memory_error(
+            job, device="cpu" if isinstance(error, MemoryError) else device, hint=hint
+        ) from error

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError, OutputError
+from .listing import is_folder, is_there
 from .utf8_names import require_utf8
 
 CHUNK_BYTES = 1 << 20
@@ -88,7 +89,11 @@ def require_writable(path: Path) -> None:
 
 
 def _require_place(path: Path) -> None:
-    if not path.parent.is_dir():
+    try:
+        there = is_folder(path.parent)
+    except InputError as error:
+        raise OutputError(error.message, hint=error.hint) from error
+    if not there:
         raise OutputError(
             f"There is no folder {path.parent} to write {path.name} to.", hint="Create it first."
         )
@@ -119,11 +124,14 @@ def is_same_file(one: Path, other: Path) -> bool:
     """Whether two paths are, or will be, one file, however they are spelled.
 
     Of files that are not there yet, names that differ in case alone count as one, as they are on Windows and macOS.
+
+    Raises:
+        InputError: It cannot be known whether one of them is there.
     """
     if one.resolve() == other.resolve():
         return True
-    if one.exists() or other.exists():
-        return one.exists() and other.exists() and one.samefile(other)
+    if is_there(one) or is_there(other):
+        return is_there(one) and is_there(other) and one.samefile(other)
     return one.name.casefold() == other.name.casefold() and is_same_file(one.parent, other.parent)
 
 

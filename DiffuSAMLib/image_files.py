@@ -25,6 +25,7 @@ from .files import CHUNK_BYTES, sha256_of
 from .geometry import Geometry
 from .incomplete_files import require_bytes, telling_damage
 from .itk_messages import itk_message, quiet_itk
+from .listing import is_there
 from .metaimage_files import METAIMAGE_ENDINGS, inspect_metaimage
 from .reading_warnings import warn
 from .utf8_names import require_utf8
@@ -60,7 +61,7 @@ def require_readable(path: Path) -> None:
         InputError: It does not, or its path is not UTF-8.
     """
     require_utf8(path)
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"There is no file or folder {path}.", hint="Check the path.")
     if not path.name.lower().endswith(IMAGE_ENDINGS):
         raise InputError(f"{path.name} is not a kind of image that can be read.", hint=FORMATS_HINT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .datasets import LabelledFiles, LabelledStack, to_stack
-from .errors import InputError
+from .errors import InputError, telling_memory
 from .geometry import Geometry
 from .held_out import HeldOut, choose_held_out
 from .labelmaps import LabelMap
@@ -60,13 +60,15 @@ def read_learnt_cases(
 
     Raises:
         InputError: A case cannot be used, or the recipe asks for what cannot be made of these.
+        OutOfMemoryError: There is too little memory for all cases at once.
     """
     if recipe.procedural and not {organ_key(organ) for organ in organs} & set(ORGAN_NAMES.values()):
         raise InputError(
             f"Procedural abdomens show only: {', '.join(ORGAN_NAMES.values())}.",
             hint="Leave out --procedural.",
         )
-    stacks, geometries, digests = _read(cases, organs, recipe.image_size, progress, on_finding)
+    with telling_memory("these cases"):
+        stacks, geometries, digests = _read(cases, organs, recipe.image_size, progress, on_finding)
     planes = planes_to_learn(recipe.planes, geometries)
     held_out = choose_held_out(stacks, recipe.validation, organs=organs)
     modalities = modalities_of(stacks_to_learn(stacks, held_out))

@@ -30,6 +30,7 @@ def add_models_options(command: argparse.ArgumentParser) -> None:
 def _models(arguments: argparse.Namespace, progress: Progress) -> None:
     from . import catalogue
     from .prior_files import read_header
+    from .weights_folders import cache_folder
 
     if arguments.action == "list":
         for weights in catalogue.list_weights():
@@ -40,7 +41,7 @@ def _models(arguments: argparse.Namespace, progress: Progress) -> None:
             if entry.kind == "prior" and weights.status not in ("damaged", "not downloaded"):
                 labels = read_header(weights.path).labels
                 print(f"    labels: {', '.join(f'{label.value} {label.name}' for label in labels)}")
-        print(f"Cache folder: {catalogue.cache_folder()}")
+        print(f"Cache folder: {cache_folder()}")
     elif arguments.action == "download":
         print(
             catalogue.fetch(

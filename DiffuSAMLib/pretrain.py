@@ -16,7 +16,7 @@ from .backbones import Backbone
 from .case_pairs import composed
 from .data_options import missing_cases_error
 from .datasets import LabelledFiles, LabelledStack, load_stack, read_dataset
-from .errors import InputError
+from .errors import InputError, telling_memory
 from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig
 from .prior import Prior, PriorConfig
@@ -86,6 +86,7 @@ def pretrain_backbone(
             range, a case cannot be used, or the prior was made for another backbone.
         WeightsError: The weights to start from cannot be used.
         OutputError: The weights cannot be written.
+        OutOfMemoryError: There is too little memory for all cases at once.
     """
     if output.suffix != ".safetensors":
         raise InputError(f"The backbone's file ends in .safetensors, not {output.name}.")
@@ -99,7 +100,8 @@ def pretrain_backbone(
     organs = organs_of(cases)
     stacks = []
     for case in cases:
-        stacks.append(load_stack(case, organs=organs, size=backbone.image_size))
+        with telling_memory("all cases at once"):
+            stacks.append(load_stack(case, organs=organs, size=backbone.image_size))
         if progress is not None:
             progress(ProgressEvent("read", len(stacks), len(cases)))
     stacks += procedural_stacks(procedural, organs=organs, size=backbone.image_size)
@@ -129,7 +131,8 @@ def pretrain_backbone(
         checkpoint=checkpoint,
         record=json.dumps(made_of),
     )
-    averaged = training.run()
+    with telling_memory("this training", hint="Close other programs, or choose a smaller batch."):
+        averaged = training.run()
     prefix = "network."
     licence = "Research, non-commercial" if seen else "Apache-2.0"
     record = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,10 @@ def _instantiate(node: Any) -> Any:
     return getattr(importlib.import_module(module), name)(**arguments)
 
 
+# What is swapped is the whole process's: a second thread would take the first one's substitute for the original.
+_swapping = threading.Lock()
+
+
 @contextmanager
 def _without_cuda() -> Iterator[None]:
     """Within the block PyTorch says that there is no GPU of NVIDIA's.
@@ -82,12 +87,13 @@ def _without_cuda() -> Iterator[None]:
     Where one is listed, sam2 computes on it while it builds a network, whatever device that is for: a GPU that is full or
     unusable would fail what is to run on the processor. What it computes follows the network's input at the first use.
     """
-    is_available = torch.cuda.is_available
-    torch.cuda.is_available = lambda: False
-    try:
-        yield
-    finally:
-        torch.cuda.is_available = is_available
+    with _swapping:
+        is_available = torch.cuda.is_available
+        torch.cuda.is_available = lambda: False
+        try:
+            yield
+        finally:
+            torch.cuda.is_available = is_available
 
 
 def network_config(name: str, *, image_size: int | None = None) -> dict[str, Any]:

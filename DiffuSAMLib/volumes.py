@@ -14,6 +14,7 @@ from .dicom_series import choose_series, list_series, read_series
 from .errors import InputError, telling_memory
 from .geometry import Geometry
 from .image_files import FORMATS_HINT, geometry_of, not_finite_error, read_image
+from .listing import is_folder
 from .reading_warnings import kept_warnings
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def read_volume(path: str | Path, *, modality: str | None = None, series: str | 
     given = parse_modality(modality)
     chosen = None
     with kept_warnings() as warnings:
-        if path.is_dir():
+        if is_folder(path):
             chosen = choose_series(list_series(path), series)
             image = read_series(chosen)
         elif series is not None:

@@ -114,6 +114,10 @@ def test_an_output_of_unknown_ending_is_refused(image: Path, refuse: Refusal, na
     refuse("segment", image, "-o", refuse.out / name, says="Choose one of .seg.nrrd, .nii.gz")
 
 
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, refuse: Refusal) -> None:
+    refuse.image(tmp_path / f"{300 * 'x'}.nii.gz", says="cannot be looked at .* Check its name")
+
+
 def test_a_missing_output_folder_is_refused(image: Path, refuse: Refusal) -> None:
     refuse("segment", image, "-o", refuse.out / "nowhere" / "labels.nrrd", says="no folder .*nowhere")
     assert not (refuse.out / "nowhere").exists()

@@ -16,7 +16,6 @@ import pytest
 
 from DiffuSAMLib import catalogue
 from DiffuSAMLib.catalogue import (
-    cache_folder,
     fetch,
     import_file,
     list_weights,
@@ -26,6 +25,7 @@ from DiffuSAMLib.catalogue import (
 from DiffuSAMLib.errors import WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.resources import resource_path
+from DiffuSAMLib.weights_folders import cache_folder
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 BACKBONE = b"weights of a backbone" * 1000
@@ -256,7 +256,8 @@ def test_a_bundled_file_is_known_and_not_copied(served: Path, empty_cache: Path)
 
 def test_downloaded_weights_are_removed_with_all_that_belongs_to_them(served: Path) -> None:
     path = fetch("sam")
-    path.with_name("sam.pt.part").write_bytes(b"left over")
+    for left_over in ("sam.pt.part", "sam.pt.12345678.part", ".sam.pt.lock"):
+        path.with_name(left_over).write_bytes(b"left over")
     remove("sam")
     assert list(path.parent.iterdir()) == []
     with pytest.raises(WeightsError, match="not on this computer"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -67,6 +68,14 @@ def test_networks_are_built_and_used_beside_a_gpu_that_cannot_be(installation: I
     assert torch.cuda.is_available()
     size = loaded.backbone.backbone.image_size
     loaded.backbone.backbone.encode_image(torch.zeros(1, 3, size, size))
+
+
+@pytest.mark.usefixtures("unusable_gpu")
+def test_networks_may_be_built_by_several_threads(installation: Installation) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for loading in [pool.submit(installation.load) for _ in range(2)]:
+            loading.result()
+    assert torch.cuda.is_available()
 
 
 @pytest.mark.usefixtures("unusable_gpu")

@@ -27,7 +27,10 @@ def test_what_is_there_is_told_apart(tmp_path: Path) -> None:
     file, folder, loop = tmp_path / "file", tmp_path / "folder", tmp_path / "loop"
     file.touch()
     folder.mkdir()
-    loop.symlink_to(loop)
+    try:
+        loop.symlink_to(loop)
+    except OSError:
+        pytest.skip("this account may not make links")
     for path, answers in (
         (file, (True, True, False)),
         (folder, (True, False, True)),
@@ -40,7 +43,7 @@ def test_what_is_there_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"cannot be looked at \(File name too long\)\. Check its name"):
+    with pytest.raises(InputError, match=r"cannot be looked at \(.+\)\. Check its name"):
         is_there(tmp_path / TOO_LONG)
 
     def refuse(path: Path, **_: bool) -> None:

@@ -12,12 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from module_host import (
-    NAME,
-    Installed,
-    refused,
-    small_volume,
-)
+from module_host import NAME, Installed, refused, small_volume
 
 
 @dataclass

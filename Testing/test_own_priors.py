@@ -16,13 +16,13 @@ from DiffuSAMLib.catalogue import (
     list_weights,
     locate,
     new_prior_path,
-    prior_folder,
     remove,
 )
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.errors import OutputError, WeightsError
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.prior_files import read_prior, write_prior
+from DiffuSAMLib.weights_folders import prior_folder
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -113,7 +113,11 @@ def test_a_damaged_prior_is_listed_as_such_and_can_be_removed() -> None:
 
 @pytest.mark.parametrize("closed", ["", "priors", "backbones"])
 def test_a_cache_that_is_closed_is_said(
-    closed: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    closed: str,
+    empty_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The administrator, as whom tests may run, is refused nothing: here the system's calls refuse."""
     (empty_cache / closed).mkdir(parents=True)
@@ -130,10 +134,15 @@ def test_a_cache_that_is_closed_is_said(
     monkeypatch.setattr(Path, "stat", stat)
     monkeypatch.setattr(Path, "iterdir", iterdir)
     name = "mine" if closed == "priors" else "sam2.1_tiny"
-    for command in (["list"], ["remove", name]):
-        assert main(["models", *command]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "(Permission denied). Check its" in line
+    assert main(["models", "remove", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "(Permission denied). Check its" in line
+    with pytest.raises(WeightsError, match="Permission denied"):
+        locate(name)
+    # What is bundled is not lost with it.
+    caplog.clear()
+    assert [each.status for each in list_weights() if each.entry.bundled] == ["bundled", "bundled"]
+    assert "(Permission denied). Check its" in caplog.text
     assert locate("abdomen").is_file()
 
 

@@ -56,7 +56,8 @@ class ModelsDialog:
     def refresh(self) -> None:
         """Reads the catalogue again."""
         addLibraryToPath()
-        from DiffuSAMLib.catalogue import cache_folder, list_weights
+        from DiffuSAMLib.catalogue import list_weights
+        from DiffuSAMLib.weights_folders import cache_folder
 
         self._listed = list_weights()
         self._folder = str(cache_folder())

@@ -206,8 +206,8 @@ def ownPriorExists(name: str) -> bool:
 def unfinishedTrainingExists(name: str) -> bool:
     """Whether a training of that name was saved before its end."""
     addLibraryToPath()
-    from DiffuSAMLib.catalogue import prior_folder
     from DiffuSAMLib.training_paths import checkpoint_path
+    from DiffuSAMLib.weights_folders import prior_folder
 
     return checkpoint_path(prior_folder() / f"{name}.safetensors").exists()
 
