@@ -229,7 +229,8 @@ def write_unit(folder: Path, method: str, draw: int, found: Evaluation) -> None:
         "record": {"backbone_cases": ["hippocampus_1", "hippocampus_2"], "iterations": 1000 * draw},
         **found.to_json(),
     }
-    common.write_json(path, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(units.unit_text(content))
 
 
 def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:

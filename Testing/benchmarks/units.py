@@ -9,23 +9,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, provenance, write_json
+from common import RESULTS, provenance
 from protocols import Job
 
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.evaluation import Evaluation
+from DiffuSAMLib.files import atomic_path
 from DiffuSAMLib.json_values import to_json_value
 from DiffuSAMLib.recipe import Recipe
 
 SCHEMA_VERSION = 1
 # Raised when the way of scoring changes: units of an earlier ruler are measured again.
 RULER = 1
+# Of each figure of a case; the history keeps every file that ever was.
+DIGITS = 6
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
     """The same for equal settings, whatever the order of their keys."""
     text = json.dumps(to_json_value(content), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def unit_text(content: Mapping[str, Any]) -> str:
+    """A result as strict JSON with a line for each of its `cases`, which come last."""
+    value = to_json_value(content)
+    cases = ",\n".join(f"  {json.dumps(_rounded(case), allow_nan=False)}" for case in value.pop("cases"))
+    begin = json.dumps(value, indent=1, allow_nan=False).removesuffix("\n}")
+    return f'{begin},\n "cases": [\n{cases}\n ]\n}}\n'
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def in_present_schema(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,21 +121,21 @@ class Unit:
             return False
         print(f"{label}: ...", flush=True)
         evaluation, record = work()
-        write_json(
-            self.path,
-            {
-                "schema_version": SCHEMA_VERSION,
-                "key": self.key,
-                **provenance(),
-                "protocol": self.job.protocol.name,
-                "method": self.method,
-                "draw": self.job.draw,
-                "part": self.job.part,
-                "train": self.job.split.train,
-                "settings": self.settings,
-                "record": record,
-                **{name: value for name, value in evaluation.to_json().items() if name != "schema_version"},
-            },
-        )
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "key": self.key,
+            **provenance(),
+            "protocol": self.job.protocol.name,
+            "method": self.method,
+            "draw": self.job.draw,
+            "part": self.job.part,
+            "train": self.job.split.train,
+            "settings": self.settings,
+            "record": record,
+            **{name: value for name, value in evaluation.to_json().items() if name != "schema_version"},
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(unit_text(content), encoding="ascii")
         print(f"{label}: {evaluation.mean():.3f}\n{evaluation.table()}", flush=True)
         return True
