@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from .backbones import Backbone, ImageFeatures, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
-from .errors import InputError, is_out_of_memory
+from .errors import InputError
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
+from .out_of_memory import is_out_of_memory
 from .outline_decoder import OutlineDecoder
 from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .composed_names import composed
 from .errors import InputError
 from .listing import is_folder, list_folder
 
@@ -57,11 +57,6 @@ class CasePairs:
             f"Label map {path.name} has no image of the same name; left out." for path in self.labels_alone
         ]
         return lines
-
-
-def composed(name: str) -> str:
-    """The name with its accents in one character with their letters (NFC); macOS stores them apart."""
-    return unicodedata.normalize("NFC", name)
 
 
 def case_name(path: Path) -> str:

@@ -31,7 +31,6 @@ Kind = Literal["backbone", "prior"]
 Status = Literal["bundled", "downloaded", "imported", "not downloaded", "damaged"]
 
 log = logging.getLogger(__name__)
-
 _PRIOR_SUFFIX = ".safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LISTED_HINT = 'Run "diffusam models list" to see the names.'
@@ -313,9 +312,8 @@ def _path(entry: WeightsEntry) -> Path:
 def _status(entry: WeightsEntry) -> Status:
     path = _path(entry)
     with _looking():
-        there = is_file(path)
-    if not there:
-        return "damaged" if entry.bundled else "not downloaded"
+        if not is_file(path):
+            return "damaged" if entry.bundled else "not downloaded"
     if path.stat().st_size != entry.bytes:
         return "damaged"
     try:
@@ -333,11 +331,8 @@ def _user_priors() -> list[Path]:
     folder = prior_folder()
     with _looking():
         found = list_folder(folder) if is_folder(folder) else []
-    return [
-        path
-        for path in found
-        if path.match(f"*{_PRIOR_SUFFIX}") and path.name not in known and not path.name.startswith(".")
-    ]
+    priors = (path for path in found if path.suffix == _PRIOR_SUFFIX and not path.name.startswith("."))
+    return [path for path in priors if path.name not in known]
 
 
 @contextmanager

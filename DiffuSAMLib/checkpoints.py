@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from .errors import InputError, is_out_of_memory, memory_error
+from .errors import InputError
 from .files import atomic_path, output_error
+from .out_of_memory import is_out_of_memory, memory_error
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .case_pairs import composed
+from .composed_names import composed
 from .errors import InputError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .case_pairs import composed, pair_files
+from .case_pairs import pair_files
+from .composed_names import composed
 from .errors import InputError
 from .label_tables import label_table, names_in_file
 from .labelmaps import LabelMap, check_same_grid, read_labelmap

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from .errors import InputError, OutOfMemoryError, is_out_of_memory, memory_error, telling_memory
+from .errors import InputError, OutOfMemoryError
+from .out_of_memory import is_out_of_memory, memory_error
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,3 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     with torch.cuda.device(device):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast("cuda", dtype=torch.bfloat16) if native else nullcontext()
-
-
-def memory_errors(device: torch.device, *, job: str, hint: str) -> AbstractContextManager[None]:
-    """As `telling_memory`, for a block that computes on a device."""
-    return telling_memory(job, device=device, hint=hint)

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import DiffuSAMError, InputError, is_out_of_memory, memory_error
+from .errors import DiffuSAMError, InputError
 from .image_files import read_header, require_single_frame
 from .itk_messages import itk_message, quiet_itk
 from .listing import list_folder
+from .out_of_memory import is_out_of_memory, memory_error
 from .reading_warnings import warn
 from .utf8_names import as_utf8, require_utf8
 from .windows_paths import itk_path

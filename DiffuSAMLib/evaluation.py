@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from .datasets import LabelledFiles
-from .errors import OutOfMemoryError, telling_memory
+from .errors import OutOfMemoryError
 from .files import atomic_path
 from .geometry import to_canonical
 from .json_values import to_json_value
 from .labelmaps import LabelMap
 from .metrics import OrganScore, score_case
 from .organ_names import chosen_organs, organ_key
+from .out_of_memory import telling_memory
 from .progress import Progress, ProgressEvent
 from .scored_cases import check_scored_cases, naming_case, organs_by_label, read_scored_case
 from .segmenter import Segmenter, SegmentOptions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .case_pairs import composed
+from .composed_names import composed
 from .datasets import LabelledStack
 from .errors import InputError
 

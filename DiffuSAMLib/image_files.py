@@ -20,13 +20,14 @@ from typing import BinaryIO, cast
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import DiffuSAMError, InputError, is_out_of_memory, memory_error
+from .errors import DiffuSAMError, InputError
 from .files import CHUNK_BYTES, sha256_of
 from .geometry import Geometry
 from .incomplete_files import require_bytes, telling_damage
 from .itk_messages import itk_message, quiet_itk
 from .listing import is_there
 from .metaimage_files import METAIMAGE_ENDINGS, inspect_metaimage
+from .out_of_memory import is_out_of_memory, memory_error
 from .reading_warnings import warn
 from .utf8_names import require_utf8
 from .windows_paths import itk_path

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .datasets import LabelledFiles, LabelledStack, to_stack
-from .errors import InputError, telling_memory
+from .errors import InputError
 from .geometry import Geometry
 from .held_out import HeldOut, choose_held_out
 from .labelmaps import LabelMap
 from .organ_names import organ_key
+from .out_of_memory import telling_memory
 from .planes import Plane, planes_to_learn
 from .preflight import Finding, check_cases
 from .procedural import ORGAN_NAMES

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
+from .composed_names import composed
 from .errors import InputError
 
 
@@ -13,7 +13,7 @@ def organ_key(name: str) -> str:
 
     Nor does it matter whether an accent is stored with its letter or, as macOS does in names of files, after it.
     """
-    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").casefold().split())
+    return " ".join(composed(name).replace("_", " ").casefold().split())
 
 
 def chosen_organs(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:

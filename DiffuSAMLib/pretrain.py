@@ -13,10 +13,11 @@ import torch
 
 from .backbone_pretraining import BackbonePretraining
 from .backbones import Backbone
-from .case_pairs import composed
+from .composed_names import composed
 from .data_options import missing_cases_error
 from .datasets import LabelledFiles, LabelledStack, load_stack, read_dataset
-from .errors import InputError, telling_memory
+from .errors import InputError
+from .out_of_memory import telling_memory
 from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig
 from .prior import Prior, PriorConfig

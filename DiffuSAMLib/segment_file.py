@@ -14,12 +14,13 @@ from torch import Tensor
 from . import __version__
 from .devices import choose_device
 from .encoded_volume import EncodedVolume
-from .errors import InputError, telling_memory
+from .errors import InputError
 from .files import is_same_file, require_writable, sha256_of
 from .geometry import to_canonical
 from .image_files import content_sha256
 from .live_labels import LiveLabels
 from .organ_names import chosen_organs
+from .out_of_memory import telling_memory
 from .preview import PREVIEW_ENDINGS, write_preview
 from .prior_files import PriorHeader
 from .progress import Progress, ProgressEvent

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import DiffuSAMError, InputError, OutputError, is_out_of_memory, memory_error
+from .errors import DiffuSAMError, InputError, OutputError
 from .files import atomic_path
 from .geometry import Geometry
 from .image_files import inspect_nifti, read_image
 from .itk_messages import is_system_failure, itk_message, quiet_itk
+from .out_of_memory import is_out_of_memory, memory_error
 from .terminology import Segment
 from .utf8_names import require_utf8
 from .windows_paths import itk_path

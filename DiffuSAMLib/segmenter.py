@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone, ImageFeatures
-from .devices import autocast, memory_errors
+from .devices import autocast
 from .encoded_volume import EncodedVolume
 from .errors import InputError
 from .full_resolution import PlaneLogits, to_volume
@@ -19,6 +19,7 @@ from .geometry import Geometry
 from .lanes import Lanes, even_parts
 from .organ_names import chosen_organs
 from .organ_traits import OrganTraits
+from .out_of_memory import telling_memory
 from .plane_smoothing import smooth_plane
 from .planes import AXIAL, usable_planes
 from .prior import SAMPLING_STEPS, Prior, outline_memory
@@ -365,4 +366,4 @@ def _parts(report: Callable[[int, int], None], totals: Sequence[int]) -> list[Ca
 
 def _memory_errors(device: torch.device, *, job: str = "this volume") -> AbstractContextManager[None]:
     other = "" if device.type == "cpu" else ", or run with --device cpu"
-    return memory_errors(device, job=job, hint=f"Close other programs{other}.")
+    return telling_memory(job, device=device, hint=f"Close other programs{other}.")

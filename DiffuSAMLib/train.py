@@ -13,7 +13,7 @@ import torch
 
 from .checkpoints import read_checkpoint
 from .datasets import LabelledFiles
-from .devices import choose_device, memory_errors
+from .devices import choose_device
 from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
 from .finished_training import finished_prior, require_free_name, write_prior
@@ -21,6 +21,7 @@ from .held_out import HeldOut
 from .label_traits import label_traits
 from .learnt_cases import read_learnt_cases
 from .mr_gamma import mr_gamma
+from .out_of_memory import telling_memory
 from .preflight import Finding, organs_of, unified
 from .prior import Prior
 from .prior_files import PriorHeader, read_header
@@ -300,4 +301,4 @@ def _open_folder(output: Path, recipe: Recipe, *, fresh: bool) -> Path:
 
 def _memory_errors(device: torch.device) -> AbstractContextManager[None]:
     hint = "Choose a smaller --batch or --image-size, or another device; then go on with --resume or start again."
-    return memory_errors(device, job="this recipe", hint=hint)
+    return telling_memory("this recipe", device=device, hint=hint)

@@ -19,10 +19,10 @@ from .backbones import MASK_LOGIT, Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
 from .encoded_slices import EncodedBatch, EncodedSlices
-from .errors import is_out_of_memory
 from .held_out import ValidationConfig
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
+from .out_of_memory import is_out_of_memory
 from .outline_decoder import compete
 from .prior import Prior, outline_memory
 from .processes import Processes

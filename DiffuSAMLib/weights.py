@@ -15,8 +15,9 @@ from torch import Tensor
 from . import __version__
 from .backbones import Backbone
 from .catalogue import locate
-from .errors import WeightsError, is_out_of_memory, memory_error
+from .errors import WeightsError
 from .files import atomic_path, sha256_of
+from .out_of_memory import is_out_of_memory, memory_error
 from .prior import Prior, PriorConfig
 from .prior_files import BackboneReference, PriorHeader, PriorLabel, read_prior, write_prior
 from .safetensors_files import read_safetensors

@@ -351,7 +351,7 @@ class DiffuSAMSegmentLogic(ScriptedLoadableModuleLogic, SegmentationLogic, Train
         self.stop()
         self.stopTraining()
         self.process.end()
-        self._run = self._trainingRun = None
+        self._trainingRun = None
 
     def _onEvent(self, event: dict) -> None:
         if self.training:

@@ -10,8 +10,9 @@ import torch
 from cases import Installation
 
 from DiffuSAMLib import devices
-from DiffuSAMLib.devices import autocast, choose_device, memory_errors
+from DiffuSAMLib.devices import autocast, choose_device
 from DiffuSAMLib.errors import InputError, OutOfMemoryError
+from DiffuSAMLib.out_of_memory import telling_memory
 
 
 def test_auto_takes_the_gpu_where_there_is_one() -> None:
@@ -118,7 +119,7 @@ def test_running_out_of_memory_is_one_sentence(error: Exception) -> None:
         pytest.raises(
             OutOfMemoryError, match="device cpu has too little free memory for this volume"
         ) as caught,
-        memory_errors(torch.device("cpu"), job="this volume", hint="Close other programs."),
+        telling_memory("this volume"),
     ):
         raise error
     assert caught.value.hint == "Close other programs."
@@ -127,13 +128,13 @@ def test_running_out_of_memory_is_one_sentence(error: Exception) -> None:
 def test_the_processor_itself_runs_out_of_memory() -> None:
     with (
         pytest.raises(OutOfMemoryError),
-        memory_errors(torch.device("cpu"), job="this volume", hint=""),
+        telling_memory("this volume"),
     ):
         torch.empty(2**60, dtype=torch.uint8)
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory_errors(torch.device("cpu"), job="", hint=""):
+    with pytest.raises(RuntimeError, match="shapes"), telling_memory("this volume"):
         raise RuntimeError("shapes do not match")
 
 

@@ -237,9 +237,7 @@ def test_an_installation_cannot_be_entered_again(
     assert qt.QApplication.overrideCursor() is None
 
 
-def test_the_panel_is_as_before_after_whatever_ends_an_installation(
-    panel: Any, own_python: OwnPython
-) -> None:
+def test_whatever_ends_an_installation_the_panel_is_as_before(panel: Any, own_python: OwnPython) -> None:
     import qt
     from slicer_host.packaging import pretending_missing
 
