@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -232,13 +234,39 @@ def scene_nodes() -> list[str]:
     return sorted(node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode"))
 
 
+@contextmanager
+def held_at(installed: Installed, logic: Any, reached: Callable[[], Any]) -> Iterator[None]:
+    """The child process stands still from the moment at which a run has come so far, and goes on afterwards.
+
+    It never computes while this process looks: on a quick computer it would be at the end before it is looked at.
+    """
+    end = time.monotonic() + PATIENCE_S
+    while not reached():
+        if time.monotonic() > end:
+            raise TimeoutError(f"Not within {PATIENCE_S} s.")
+        let_compute(logic.process.pid, True)
+        time.sleep(0.02)
+        let_compute(logic.process.pid, False)
+        installed.host.process_events()
+    try:
+        yield
+    finally:
+        let_compute(logic.process.pid, True)
+
+
+def let_compute(pid: int, goes_on: bool) -> None:
+    """Nothing happens while there is no process yet."""
+    if pid:
+        os.kill(pid, signal.SIGCONT if goes_on else signal.SIGSTOP)
+
+
 def wait_for_stage(installed: Installed, panel: Any, stage: str) -> None:
     """Until a run has reached a stage."""
     seen: list[str] = []
     take = panel._run.progress.take
     panel._run.progress.take = lambda name, done, total: (seen.append(name), take(name, done, total))
-    installed.host.wait_until(lambda: stage in seen or not panel.logic.running, PATIENCE_S)
-    assert panel.logic.running, panel.ui.statusLabel.text
+    with held_at(installed, panel.logic, lambda: stage in seen or not panel.logic.running):
+        assert panel.logic.running, panel.ui.statusLabel.text
 
 
 def click_and_wait(installed: Installed, panel: Any) -> Any:

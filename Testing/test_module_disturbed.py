@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from module_host import PATIENCE_S, Installed, add_sequence, segment_names, small_volume
+from module_host import PATIENCE_S, Installed, add_sequence, held_at, segment_names, small_volume
 
 MASK = np.zeros((10, 96, 96), np.uint8)
 MASK[4:6, 40:50, 40:50] = 1
@@ -67,8 +67,8 @@ def begin(
         wait=False,
         listener=listener,
     )
-    installed.host.wait_until(lambda: "propagate" in stages or told, PATIENCE_S)
-    return told
+    with held_at(installed, logic, lambda: "propagate" in stages or told):
+        return told
 
 
 def wait(installed: Installed, logic: Any, told: list[str]) -> None:
@@ -97,7 +97,8 @@ def test_another_frame_that_is_shown_meanwhile_stays_as_it_was(
         wait(installed, logic, told)
     else:
         labels = lambda: logic._run._labels  # noqa: E731
-        installed.host.wait_until(lambda: told or (labels() is not None and labels().any()), PATIENCE_S)
+        with held_at(installed, logic, lambda: told or logic._run._boxes or labels() is not None):
+            installed.host.wait_until(lambda: told or (labels() is not None and labels().any()), PATIENCE_S)
         assert not told
         logic.stop(keepPartial=end == "keep")
     assert browser.GetSelectedItemNumber() == 0

@@ -14,6 +14,7 @@ from module_host import (
     PATIENCE_S,
     Installed,
     click_and_wait,
+    held_at,
     labels_in_layer,
     make_launcher,
     scene_nodes,
@@ -67,10 +68,10 @@ def test_stop_can_keep_what_was_found(installed: Installed, panel: Any) -> None:
     assert panel.ui.keepPartialCheckBox.enabled
     assert not panel.ui.deviceComboBox.enabled
     panel.ui.keepPartialCheckBox.checked = True
-    installed.host.wait_until(
-        lambda: not panel.logic.running or labels_in_layer(segmentation).any(), PATIENCE_S
-    )
-    assert panel.logic.running, "nothing was found before the end"
+    run = panel.logic._run
+    with held_at(installed, panel.logic, lambda: run.ended or run._boxes or run._labels is not None):
+        assert panel.logic.running, "nothing was found before the end"
+        installed.host.wait_until(lambda: labels_in_layer(segmentation).any(), PATIENCE_S)
     panel.ui.segmentButton.click()
     assert installed.processes() == []
     assert panel.ui.outputSelector.currentNode() is segmentation
