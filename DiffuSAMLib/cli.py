@@ -19,6 +19,7 @@ from .data_options import add_data_options, cases_of, organ_names
 from .errors import DiffuSAMError, InputError
 from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminated_as_interrupt
 from .models_command import add_models_options
+from .out_of_memory import telling_memory
 from .progress import JsonProgress, Progress, TerminalProgress
 from .train_command import add_train_options
 from .volume_text import volume_text
@@ -54,7 +55,9 @@ def _run(argv: Sequence[str]) -> int:
         with ExitStack() as stack:
             stack.enter_context(terminated_as_interrupt())
             progress: Progress = as_json or stack.enter_context(TerminalProgress())
-            arguments.run(arguments, progress)
+            # Most steps say more exactly what they had no room for.
+            with telling_memory("this command"):
+                arguments.run(arguments, progress)
     except DiffuSAMError as error:
         if as_json is not None:
             as_json.error(error)

@@ -52,6 +52,7 @@ if __name__ == "__main__" and not __package__:
 
 from DiffuSAMLib.errors import DiffuSAMError, InputError
 from DiffuSAMLib.interrupts import EXIT_TERMINATED
+from DiffuSAMLib.out_of_memory import telling_memory
 from DiffuSAMLib.stop_request import StopRequest
 
 if TYPE_CHECKING:
@@ -90,7 +91,10 @@ class Worker:
 
             progress = JsonProgress(self._events)
             try:
-                progress.done(**self._do(_parse(line), progress))
+                # Most steps say more exactly what they had no room for.
+                with telling_memory("this job"):
+                    done = self._do(_parse(line), progress)
+                progress.done(**done)
             except DiffuSAMError as error:
                 log.info("%s", error)
                 progress.error(error)

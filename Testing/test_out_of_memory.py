@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +24,10 @@ from DiffuSAMLib.errors import DiffuSAMError, InputError, OutOfMemoryError, Weig
 from DiffuSAMLib.evaluation import evaluate
 from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.segment_file import FileSegmenter, SegmentRequest
+from DiffuSAMLib.stop_request import StopRequest
 from DiffuSAMLib.train import train_prior
 from DiffuSAMLib.weights import load_backbone
+from DiffuSAMLib.worker import Worker
 
 CPU = torch.device("cpu")
 
@@ -95,6 +99,31 @@ def test_networks_that_have_no_room_are_told(
     recipe = replace(RECIPE, validation=replace(RECIPE.validation, held_out="none"))
     with pytest.raises(OutOfMemoryError, match="for this recipe"):
         train_prior(cases, tmp_path / "p.safetensors", recipe=recipe, device="cpu")
+
+
+def test_networks_that_cannot_even_be_made_are_told(
+    installation: Installation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    installation.use(monkeypatch, tmp_path / "cache")
+    write_case(tmp_path, "a", small_abdomen())
+    image = str(tmp_path / "images" / "a.nii.gz")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Backbone, "__init__", refuse)
+    assert main(["segment", image, "-o", str(tmp_path / "out.nii.gz")]) == 2
+    told = capsys.readouterr().err
+    assert "The device cpu has too little free memory for this command. Close other programs." in told
+    assert "Traceback" not in told
+    events = io.StringIO()
+    Worker(events, StopRequest()).run(json.dumps({"job": "segment", "image": image}))
+    last = json.loads(events.getvalue().splitlines()[-1])
+    assert (last["event"], last["code"]) == ("error", "oom")
+    assert "for this job" in last["message"]
 
 
 def test_a_segmenter_forgets_networks_that_were_moved_in_part(
