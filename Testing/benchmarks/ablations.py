@@ -52,6 +52,7 @@ INFERENCE = (
             ("0.75", "presence from 0.75", 0.75),
         )
     ),
+    PriorRow("outlines", "the prior's outlines as masks: no memories, no SAM2", options=BASE, outlines=True),
     PriorRow("no_refine", "outlines not refined", options=replace(BASE, refine=False)),
     PriorRow("no_clean", "no clean-up", options=replace(BASE, clean=False)),
     PriorRow("no_3d_no_clean", "no 3D, no clean-up", options=SLICE_BY_SLICE),
@@ -112,6 +113,9 @@ SLICES_ALONE_SMOOTH = PriorRow(
 NO_REACH_SMOOTH = PriorRow(
     "no_reach_smooth", "DiffuSAM, slices 9 mm away not seen by the decoder of outlines", ALONE
 )
+OUTLINES_SMOOTH = PriorRow(
+    "outlines_smooth", "DiffuSAM, its outlines as masks: no memories, no SAM2", outlines=True
+)
 # Of protocol A only.
 VOLUMES = tuple(
     PriorRow(
@@ -153,7 +157,7 @@ def main() -> None:
             recipe = load_recipe(arguments.recipe or job.protocol.recipe)
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             trains = prior is None and not arguments.inference_only
-            whole = [PriorRow("diffusam", "DiffuSAM")]
+            whole = [PriorRow("diffusam", "DiffuSAM"), OUTLINES_SMOOTH]
             if job.protocol.name in ("B", "B-reverse"):
                 whole.append(NO_REGIONS)
             if trains and job.protocol.name != "D":

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from common import DATA, FOLDERS, RUNS, SPLITS
+from outline_segmenter import OutlineSegmenter
 from protocols import Job
 from units import Unit, fingerprint
 
 from DiffuSAMLib.datasets import load_stack, read_case
-from DiffuSAMLib.evaluation import Evaluation, evaluate
+from DiffuSAMLib.evaluation import Evaluation, evaluate, evaluate_by
 from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
 from DiffuSAMLib.mr_gamma import mr_gamma
@@ -47,6 +48,7 @@ class PriorRow:
         procedural: How many procedural abdomens a training has besides its cases; None takes the protocol's number.
         slice_context: How many neighbours on each side a slice is shown with, in training too; None takes the
             backbone's own.
+        outlines: Whether the prior's outlines are the masks, without memories and SAM2's decoder.
     """
 
     method: str
@@ -58,6 +60,7 @@ class PriorRow:
     start: str | None = None
     procedural: int | None = None
     slice_context: int | None = None
+    outlines: bool = False
 
 
 def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | None = None) -> bool:
@@ -91,6 +94,8 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         # An adapted backbone is another than the one that the protocol's prior was made for.
         start = "none" if row.adapt_minutes else row.start or job.start
         weights["start_sha256"] = start_sha256(start)
+    if row.outlines:
+        weights["outlines"] = True
     unit = Unit(job, row.method, {**weights, "options": asdict(row.options)})
 
     def work() -> tuple[Evaluation, Mapping[str, Any]]:
@@ -102,9 +107,23 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
             loaded = load_prior(path, backbone_path=adapted.backbone_file)
             if row.slice_context is not None:
                 loaded.backbone.backbone.slice_context = row.slice_context
-        return evaluate(loaded, job.evaluated_cases(), options=row.options), record_of(loaded)
+        return scored(loaded, job, row), record_of(loaded)
 
     return unit.measure(work)
+
+
+def scored(loaded: LoadedPrior, job: Job, row: PriorRow) -> Evaluation:
+    """What a prior reaches on the evaluated cases of a draw, segmenting as the row says."""
+    cases = job.evaluated_cases()
+    if not row.outlines:
+        return evaluate(loaded, cases, options=row.options)
+    segmenter = OutlineSegmenter(loaded.backbone.backbone, loaded.prior)
+    return evaluate_by(
+        lambda volume, _: segmenter.segment(volume, row.options).labels,
+        cases,
+        organs=loaded.prior.config.organs,
+        training_cases=loaded.training_cases,
+    )
 
 
 def row_recipe(recipe: Recipe, row: PriorRow, job: Job) -> Recipe:

@@ -27,6 +27,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
         "DiffuSAM, every slice alone: no neighbours in the channels, no 3D, no clean-up",
         ("A", "B", "B-reverse"),
     ),
+    "outlines_smooth": ("DiffuSAM, its outlines as masks: no memories, no SAM2", tuple(PROTOCOLS)),
     "no_regions": ("DiffuSAM, organs not kept to regions", ("B", "B-reverse")),
     "no_smooth": ("DiffuSAM, masks not smoothed, organs not kept to regions", tuple(PROTOCOLS)),
     "no_smooth_no_3d": ("that and no 3D", CHAINED),
