@@ -26,6 +26,8 @@ from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig
 
 logger = logging.getLogger(__name__)
+# The command has no option for it.
+_ANEW = "Remove that file to begin anew"
 
 
 class BackbonePretraining:
@@ -210,10 +212,10 @@ class BackbonePretraining:
         )
 
     def _resume(self) -> None:
-        state = read_checkpoint(self.checkpoint, device=self.backbone.device)
+        state = read_checkpoint(self.checkpoint, device=self.backbone.device, anew=_ANEW)
         # Runs begun by earlier versions have no record.
         if state.get("record", self.record) != self.record:
-            raise other_run_error(self.checkpoint)
+            raise other_run_error(self.checkpoint, anew=_ANEW)
         try:
             self._require_same_settings(json.loads(state["config"]))
             self.backbone.load_state_dict(state["backbone"])
@@ -224,7 +226,7 @@ class BackbonePretraining:
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
-            raise other_run_error(self.checkpoint) from error
+            raise other_run_error(self.checkpoint, anew=_ANEW) from error
         # A resumed run must not draw the pairs it has already seen.
         self.sampler.rng = np.random.default_rng([self.config.seed, self.steps])
         self.sampler.generator.manual_seed(self.config.seed + self.steps)

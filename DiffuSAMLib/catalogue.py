@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from .errors import DiffuSAMError, InputError, OutputError, WeightsError
 from .files import atomic_path, output_error, sha256_of
 from .listing import is_file, is_folder, is_there, list_folder
 from .prior_files import read_header, verify_prior
+from .prior_names import LONGEST_PRIOR_NAME, is_prior_name
 from .resources import resource_path
 from .weights_folders import cache_folder, prior_folder
 
@@ -32,7 +32,6 @@ Status = Literal["bundled", "downloaded", "imported", "not downloaded", "damaged
 
 log = logging.getLogger(__name__)
 _PRIOR_SUFFIX = ".safetensors"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LISTED_HINT = 'Run "diffusam models list" to see the names.'
 
 
@@ -254,10 +253,10 @@ def new_prior_path(name: str, *, replace: bool = False) -> Path:
 
 
 def _require_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_prior_name(name):
         raise WeightsError(
             f"A prior cannot be called {name!r}.",
-            hint="Give a name of letters, digits, dots, hyphens and underscores.",
+            hint=f"Give a name of at most {LONGEST_PRIOR_NAME} letters, digits, dots, hyphens and underscores.",
         )
 
 

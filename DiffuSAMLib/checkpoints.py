@@ -12,6 +12,9 @@ from .errors import InputError
 from .files import atomic_path, output_error
 from .out_of_memory import is_out_of_memory, memory_error
 
+# How a training is begun anew where there is an unfinished run.
+RESTART = "Begin anew with --restart"
+
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes tensors, numbers and texts; an earlier checkpoint stays until the new one is complete.
@@ -30,8 +33,13 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, device: torch.device, anew: str = RESTART) -> dict[str, Any]:
     """Reads what `write_checkpoint` wrote, without running any code that the file may hold.
+
+    Args:
+        path: Of the file.
+        device: Where its tensors are wanted.
+        anew: What to do about a run that cannot be gone on with.
 
     Raises:
         InputError: The file cannot be read, is damaged or something else.
@@ -48,17 +56,15 @@ def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:
             raise memory_error(
                 f"the run in {path}", device=device, hint="Close other programs, or choose another device."
             ) from error
-        raise InputError(
-            f"{path} holds no run that can be resumed.", hint="Begin anew with --restart."
-        ) from error
+        raise InputError(f"{path} holds no run that can be resumed.", hint=f"{anew}.") from error
     if not isinstance(state, dict):
-        raise InputError(f"{path} holds no run that can be resumed.", hint="Begin anew with --restart.")
+        raise InputError(f"{path} holds no run that can be resumed.", hint=f"{anew}.")
     return state
 
 
-def other_run_error(path: Path) -> InputError:
+def other_run_error(path: Path, *, anew: str = RESTART) -> InputError:
     """A checkpoint whose contents do not fit the run that would resume from it."""
     return InputError(
-        f"{path} holds an unfinished run with other organs or another network.",
-        hint="Resume with the options it was started with, or begin anew with --restart.",
+        f"{path} holds an unfinished run with other cases, other organs or another network.",
+        hint=f"Resume with the options it was started with, or {anew[0].lower()}{anew[1:]}.",
     )

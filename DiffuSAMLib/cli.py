@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -18,6 +16,7 @@ from .cohort_command import UNNAMED, add_cohort_options, run_cohort
 from .data_options import add_data_options, cases_of, organ_names
 from .errors import DiffuSAMError, InputError
 from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminated_as_interrupt
+from .lasting_stream import LastingStream
 from .models_command import add_models_options
 from .out_of_memory import telling_memory
 from .progress import JsonProgress, Progress, TerminalProgress
@@ -78,44 +77,13 @@ def _run(argv: Sequence[str]) -> int:
 
 @contextmanager
 def _lasting_output(stream: TextIO) -> Iterator[None]:
-    """Prints to a stream, all of it by the end of the block."""
-    output = _Output(stream)
+    """Prints to a stream, all of it by the end of the block; what nobody reads any more is dropped."""
+    output = LastingStream(stream)
     with redirect_stdout(cast(TextIO, output)):
         try:
             yield
         finally:
             output.flush()
-
-
-class _Output:
-    """A stream that drops what is written once its reader has gone, as `| head` does; the command goes on."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with self._dropping():
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with self._dropping():
-            self._stream.flush()
-
-    @contextmanager
-    def _dropping(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            # Windows reports a closed pipe as an invalid argument; a full disk must not pass for one.
-            if not isinstance(error, BrokenPipeError) and (os.name != "nt" or error.errno != errno.EINVAL):
-                raise
-            # What failed is still buffered; without somewhere to go it would fail again at exit.
-            with Path(os.devnull).open("w", encoding="ascii") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 class _Parser(argparse.ArgumentParser):

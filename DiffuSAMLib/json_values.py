@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 
 def to_json_value(value: Any) -> Any:
     """Turn a value into what strict JSON can hold; nan and infinities become null.
@@ -23,7 +21,8 @@ def to_json_value(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, np.generic | np.ndarray):
+    # Of numpy, which must not be needed to read the header of a prior.
+    if hasattr(value, "tolist"):
         return to_json_value(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json_value(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from .errors import DiffuSAMError
 from .json_values import to_json_value
+from .lasting_stream import LastingStream
 
 STAGE_NAMES = {
     "read": "Reading the image",
@@ -108,7 +108,7 @@ class JsonProgress:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream = LastingStream(stream)
         self._finished = False
 
     def __call__(self, event: ProgressEvent, /) -> None:
@@ -150,21 +150,5 @@ class JsonProgress:
         if self._finished:
             return
         line = json.dumps({"event": event, **to_json_value(fields)}, ensure_ascii=True, allow_nan=False)
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (BrokenPipeError, ConnectionResetError):
-            self._discard_output()
-        except OSError as error:
-            # Windows reports a closed pipe as an invalid argument; a full disk must not pass for one.
-            if os.name != "nt" or error.errno != 22:
-                raise
-            self._discard_output()
-
-    def _discard_output(self) -> None:
-        # The line that failed is still buffered; without somewhere to go it would fail again at exit.
-        null = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(null, self._stream.fileno())
-        finally:
-            os.close(null)
+        self._stream.write(line + "\n")
+        self._stream.flush()

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ from .training_events import TrainingListener
 from .training_log import TrainingLog
 from .training_reporter import TrainingReporter
 from .validated import Validated, best_of, choose_weights
-from .validation import Prediction, Validation
+from .validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class PriorTraining:
         listener: TrainingListener | None = None,
         stop: Callable[[], bool] | None = None,
         log: TrainingLog | None = None,
-        on_validated: Callable[[Prior, Prediction, int], Path | None] | None = None,
+        on_validated: Callable[[Prior, np.ndarray, int], Path | None] | None = None,
     ) -> dict[str, Tensor]:
         """Trains to the end of the recipe, from where it is: `resume` first takes up an interrupted run.
 
@@ -215,15 +216,15 @@ class PriorTraining:
         if self._shadow is None:
             self._shadow = copy.deepcopy(self.prior).requires_grad_(False).eval()
         self._shadow.load_state_dict(self.averaged)
-        prediction = self.validation.predict(self._shadow)
-        dice = tuple(self.validation.dice(prediction.labels))
+        labels = self.validation.predict(self._shadow)
+        dice = tuple(self.validation.dice(labels))
         self._validation_cost = time.monotonic() - started
         look = Validated(self.iteration, self.seconds, dice)
         best = not self.validated or (look.mean or 0) >= (best_of(self.validated).mean or 0)
         if best:
             self.best = {name: value.clone() for name, value in self.averaged.items()}
         self.validated.append(look)
-        self._tell.validation(self._shadow, prediction, best=best)
+        self._tell.validation(self._shadow, labels, best=best)
 
     @torch.no_grad()
     def _measure_latents(self) -> None:

@@ -19,7 +19,7 @@ from .files import atomic_path
 from .prior import SAMPLING_STEPS, Prior, outline_memory
 from .slices_beside import stack_features
 from .terminology import segment_for
-from .validation import Prediction, Validation
+from .validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,9 @@ class TrainingPictures:
     ) -> None:
         self.folder, self.backbone, self.stacks, self.validation = folder, backbone, stacks, validation
 
-    def overlay(self, prior: Prior, prediction: Prediction, iteration: int) -> Path | None:
+    def overlay(self, prior: Prior, labels: np.ndarray, iteration: int) -> Path | None:
         """The held-out slice with most organs: truth on the left, what was found on the right."""
-        return self._draw(
-            f"overlay_{iteration:06d}.png", lambda: self._compared(prior, prediction, iteration)
-        )
+        return self._draw(f"overlay_{iteration:06d}.png", lambda: self._compared(prior, labels, iteration))
 
     def explain(self, prior: Prior) -> None:
         """`denoising.png` and `memories.png`, as figures 3 and 2 of the paper."""
@@ -72,7 +70,7 @@ class TrainingPictures:
         self._draw("memories.png", lambda: self._memories(prior))
         prior.train(was)
 
-    def _compared(self, prior: Prior, prediction: Prediction, iteration: int) -> Image.Image | None:
+    def _compared(self, prior: Prior, labels: np.ndarray, iteration: int) -> Image.Image | None:
         if self.validation is None:
             return None
         truth, held_out = self.validation.truth, self.validation.held_out
@@ -80,10 +78,10 @@ class TrainingPictures:
         image = _image(held_out.stack, held_out.numbers[row])
         colours = _colours(prior.config.organs)
         panels = [
-            _captioned(_overlay(image, labels[row], colours, PANEL), text)
-            for labels, text in (
+            _captioned(_overlay(image, shown[row], colours, PANEL), text)
+            for shown, text in (
                 (truth, "labels"),
-                (prediction.labels, f"prior after {iteration:,} iterations"),
+                (labels, f"prior after {iteration:,} iterations"),
             )
         ]
         legend = _legend(prior.config.organs, colours, 2 * PANEL + MARGIN)

@@ -13,7 +13,6 @@ from .prior import Prior
 from .progress import Progress, ProgressEvent
 from .training_events import LossesEvent, TrainingListener, ValidationEvent
 from .training_log import TrainingLog
-from .validation import Prediction
 
 if TYPE_CHECKING:
     from .training import PriorTraining
@@ -40,7 +39,7 @@ class TrainingReporter:
         progress: Progress | None,
         listener: TrainingListener | None,
         log: TrainingLog | None,
-        on_validated: Callable[[Prior, Prediction, int], Path | None] | None,
+        on_validated: Callable[[Prior, np.ndarray, int], Path | None] | None,
     ) -> None:
         self.training, self.progress, self.listener, self.log = training, progress, listener, log
         self.on_validated = on_validated
@@ -65,7 +64,7 @@ class TrainingReporter:
         if self.listener is not None and self.training.iteration > self._told:
             self._report(self.listener)
 
-    def validation(self, prior: Prior, prediction: Prediction, *, best: bool) -> None:
+    def validation(self, prior: Prior, labels: np.ndarray, *, best: bool) -> None:
         look = self.training.validated[-1]
         event = ValidationEvent(
             iteration=look.iteration,
@@ -73,9 +72,7 @@ class TrainingReporter:
             dice=dict(zip(prior.config.organs, look.dice, strict=True)),
             mean_dice=look.mean,
             best=best,
-            overlay=None
-            if self.on_validated is None
-            else self.on_validated(prior, prediction, look.iteration),
+            overlay=None if self.on_validated is None else self.on_validated(prior, labels, look.iteration),
         )
         if self.log is not None:
             self.log.validation(event)

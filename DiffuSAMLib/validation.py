@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from .backbones import Backbone, ImageFeatures, Memory
@@ -17,19 +14,6 @@ from .slices_beside import stack_features
 
 # Slices at a time.
 CHUNK = 4
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a prior finds on slices, each by itself.
-
-    Attributes:
-        labels: uint8 `(n, s, s)`, as in `LabelledStack`.
-        memories: Generated memories `(n, organs, m, h, w)`.
-    """
-
-    labels: np.ndarray
-    memories: Tensor
 
 
 class Validation:
@@ -46,8 +30,11 @@ class Validation:
         self.features: list[ImageFeatures] = []
 
     @torch.no_grad()
-    def predict(self, prior: Prior) -> Prediction:
-        """What the prior finds; the noise is the same at every call."""
+    def predict(self, prior: Prior) -> np.ndarray:
+        """What the prior finds, each slice by itself: labels, uint8 `(n, s, s)`, as in `LabelledStack`.
+
+        The noise is the same at every call.
+        """
         device = self.backbone.device
         if not self.features:
             with autocast(device):
@@ -62,7 +49,7 @@ class Validation:
                 ]
         organs = len(prior.config.organs)
         generator = torch.Generator().manual_seed(0)
-        labels, memories = [], []
+        labels = []
         for features in self.features:
             count = len(features)
             noise = torch.randn((count * organs, *self.backbone.memory_shape), generator=generator)
@@ -85,8 +72,7 @@ class Validation:
             maps = maps.masked_fill(~present[..., None, None], -1.0)
             strongest, organ = maps.max(1)
             labels.append(torch.where(strongest > 0, organ + 1, 0).byte().cpu().numpy())
-            memories.append(memory.float().cpu().view(count, organs, *memory.shape[1:]))
-        return Prediction(np.concatenate(labels), torch.cat(memories))
+        return np.concatenate(labels)
 
     def dice(self, labels: np.ndarray) -> list[float | None]:
         """Dice of each organ over all held-out slices; None where it is not labelled there."""

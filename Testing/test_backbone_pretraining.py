@@ -84,7 +84,7 @@ def test_a_run_goes_on_with_the_settings_that_it_began_with(stack: LabelledStack
 def test_a_checkpoint_of_another_run_is_refused(stack: LabelledStack, tmp_path: Path) -> None:
     checkpoint = tmp_path / "b.training"
     checkpoint.write_bytes(b"no run")
-    with pytest.raises(InputError, match="no run that can be resumed"):
+    with pytest.raises(InputError, match=r"no run that can be resumed\. Remove that file to begin anew\.$"):
         make_training(stack, checkpoint).run()
     torch.save({"backbone": {}}, checkpoint)
     with pytest.raises(InputError, match="another network"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,8 +188,13 @@ def whyNotName(name: str) -> str:
     """Why a new prior cannot have this name; empty if it can."""
     if not name:
         return _("Give the new prior a name.")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        return _("The name may have letters, digits, dots, dashes and underscores only, such as my-organs.")
+    addLibraryToPath()
+    from DiffuSAMLib.prior_names import LONGEST_PRIOR_NAME, is_prior_name
+
+    if not is_prior_name(name):
+        return _(
+            "The name may have letters, digits, dots, dashes and underscores only, at most {most}, such as my-organs."
+        ).format(most=LONGEST_PRIOR_NAME)
     if any(_sameName(weights, name) and not _isOwn(weights) for weights in _listed()):
         return _("{name} is the name of weights that come with the program; choose another.").format(
             name=name
