@@ -80,6 +80,7 @@ class BackbonePretraining:
         Raises:
             InputError: The checkpoint is damaged or of another run.
             OutputError: The checkpoint cannot be written.
+            OutOfMemoryError: The device has too little memory for the checkpoint.
         """
         if self.checkpoint.exists():
             self._resume()

@@ -32,7 +32,7 @@ class ImageFeatures:
         middle: `(n, c/4, s/8, s/8)`.
         coarse: `(n, c, s/16, s/16)`.
         beside: Of the slices below and above, each level of both joined to twice as many channels, where the
-            prior's decoder of outlines sees them; see `slices_beside`.
+            prior's decoder of outlines sees them; see `slices.numbers_beside`.
     """
 
     fine: Tensor

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import ndimage
 
+from .label_boxes import boxes_and_masks
 from .volumes import sample_voxels
 
 # Where subcutaneous fat is looked for, mm below the skin.
@@ -44,12 +45,8 @@ def remove_bright_fat(
     fat = brightness_of_fat(image, spacing)
     if fat is None:
         return
-    boxes = ndimage.find_objects(labels)
-    for value in values:
-        box = boxes[value - 1] if 0 < value <= len(boxes) else None
-        if box is None:
-            continue
-        mask, signal = labels[box] == value, image[box]
+    for box, mask in boxes_and_masks(labels, values):
+        signal = image[box]
         darker = signal[mask & (signal < _DARKER * fat)]
         if darker.size < _LEAST_OWN * mask.sum():
             continue

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .content_hashes import sha256_of
 from .downloads import BytesProgress, download, parts_of
 from .errors import DiffuSAMError, InputError, OutputError, WeightsError
-from .files import atomic_path, output_error, sha256_of
+from .files import atomic_path, make_folder
 from .listing import is_file, is_folder, is_there, list_folder
 from .prior_files import read_header, verify_prior
 from .prior_names import LONGEST_PRIOR_NAME, is_prior_name
@@ -245,10 +246,7 @@ def new_prior_path(name: str, *, replace: bool = False) -> Path:
     taken = {other.stem.casefold(): other for other in _user_priors()}.get(name.casefold())
     if _catalogued(name) is not None or (taken is not None and not replace):
         raise _name_taken(name)
-    try:
-        prior_folder().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(prior_folder(), error) from error
+    make_folder(prior_folder())
     return taken or prior_folder() / (name + _PRIOR_SUFFIX)
 
 
@@ -367,10 +365,7 @@ def _prior_entry(path: Path) -> WeightsEntry:
 
 
 def _copy(source: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(target, error) from error
+    make_folder(target.parent, to_write=target)
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
 

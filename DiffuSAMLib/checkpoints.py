@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .errors import InputError
-from .files import atomic_path, output_error
+from .files import atomic_path, make_folder
 from .out_of_memory import is_out_of_memory, memory_error
 
 # How a training is begun anew where there is an unfinished run.
@@ -25,10 +25,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     # By way of memory, because torch reports a full disk as an error of its own kind.
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
+    make_folder(path.parent, to_write=path)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 

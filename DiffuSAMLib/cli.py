@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from . import __version__
 from .cohort_command import UNNAMED, add_cohort_options, run_cohort
@@ -155,7 +155,9 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--organs", help="names separated by commas (default: all the prior knows)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     command.add_argument("--steps", type=int, default=2, help="diffusion sampling steps (default: 2)")
-    command.add_argument("--samples", type=int, default=1, help="chains averaged (default: 1)")
+    command.add_argument(
+        "--samples", type=int, default=1, help="results from different noise to average (default: 1)"
+    )
     command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     command.add_argument(
         "--no-3d",
@@ -188,7 +190,9 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--part", choices=("development", "test"), help="of the split (default: development)"
     )
     command.add_argument("--report", type=Path, help="write the scores as JSON here")
-    command.add_argument("--json-progress", action="store_true")
+    command.add_argument(
+        "--json-progress", action="store_true", help="one JSON object a line on standard output"
+    )
     _add_inference_options(command)
     command.set_defaults(run=_evaluate)
 
@@ -207,8 +211,8 @@ def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument(
         "--procedural", type=int, default=36, help="procedural abdomens to add (default: 36)"
     )
-    command.add_argument("--minutes", type=float, default=60)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--minutes", type=float, default=60, help="how long (default: 60)")
+    command.add_argument("--seed", type=int, default=0, help="(default: 0)")
     command.add_argument(
         "--set",
         action="append",

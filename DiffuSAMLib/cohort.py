@@ -23,9 +23,10 @@ from .cohort_cluster import (
 )
 from .cohort_table import TABLE_CSV, TABLE_JSON, CaseRow, write_table
 from .cohort_worker import CaseOutcome, CaseTask
+from .content_hashes import sha256_of
 from .devices import choose_device
 from .errors import InputError, OutputError
-from .files import is_temporary_of, output_error, remove, require_writable, sha256_of, temporary_end
+from .files import is_temporary_of, output_error, remove, require_writable, temporary_end
 from .json_values import to_json_value
 from .prior_files import PriorHeader, read_header
 from .progress import Progress, ProgressEvent

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .content_hashes import content_sha256
 from .errors import InputError
 from .files import remove
-from .image_files import FORMATS_HINT, content_sha256
+from .image_formats import FORMATS_HINT, IMAGE_ENDINGS
 from .listing import is_folder, list_folder
+from .printable_text import printable
 
 FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
-CASE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+# A DICOM file is a slice of a case, which is the folder.
+CASE_ENDINGS = tuple(ending for ending in IMAGE_ENDINGS if ending != ".dcm")
 # Slicer's segmentations lie beside the images that were segmented by hand, and are never images.
 SEGMENTATION_ENDING = ".seg.nrrd"
 REPORT_ENDING = ".report.json"
@@ -100,7 +103,7 @@ def list_cases(folder: Path, *, leave_out: Path) -> list[CohortCase]:
         name = path.name if path.is_dir() else _without_ending(path.name)
         if name:
             # A name whose bytes are no text could be neither printed nor written into the table.
-            cases.append(CohortCase(name.encode("utf-8", "backslashreplace").decode("utf-8"), path))
+            cases.append(CohortCase(printable(name), path))
     if not cases:
         if any(path.name.lower().endswith(".dcm") for path in entries) or _begins_with_dicom(entries):
             raise InputError(

@@ -18,12 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .cohort_worker import CaseOutcome, CaseTask, host_of, segment_case
 from .errors import DiffuSAMError, WeightsError
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
-
-    from .cohort_worker import CaseOutcome, CaseTask
 
 logger = logging.getLogger(__name__)
 
@@ -300,9 +299,7 @@ _GO_ON = "Run the same command again: finished cases are kept."
 
 
 def _submit(cluster: Cluster, task: CaseTask, addresses: Sequence[str]) -> Future:
-    from .cohort_worker import segment_case
-
-    hosts = Counter(address.rpartition(":")[0].rpartition("/")[2] for address in addresses)
+    hosts = Counter(map(host_of, addresses))
     task = replace(task, threads=cluster.threads, workers_per_host=dict(hosts))
     return cluster.client.submit(segment_case, task, key=f"diffusam-{uuid.uuid4().hex}", pure=False)
 
@@ -310,8 +307,6 @@ def _submit(cluster: Cluster, task: CaseTask, addresses: Sequence[str]) -> Futur
 def _outcome(future: Future) -> tuple[CaseOutcome, int]:
     """What became of a task, and how many workers died of it."""
     from distributed import KilledWorker
-
-    from .cohort_worker import CaseOutcome
 
     if future.status == "finished":
         return future.result(), 0
@@ -322,7 +317,7 @@ def _outcome(future: Future) -> tuple[CaseOutcome, int]:
         deaths = error.allowed_failures + 1
         sentence = "The worker process died, perhaps for want of memory."
         return CaseOutcome(0.0, error=f"{sentence} Try fewer workers (--workers)."), deaths
-    return CaseOutcome(0.0, error=f"The program failed ({type(error).__name__}: {error})."), 0
+    return CaseOutcome.of_fault(error), 0
 
 
 def _lost() -> ClusterError:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cohort_cases import FORMATS
 from .errors import FailedCasesError, InputError
 from .progress import JsonProgress, Progress
 from .volume_text import volume_text
@@ -31,7 +32,7 @@ def add_cohort_options(command: argparse.ArgumentParser) -> None:
     )
     cohort.add_argument(
         "--format",
-        choices=("nii.gz", "nrrd", "seg.nrrd", "mha"),
+        choices=FORMATS,
         help="of the label maps (default: nii.gz)",
     )
     cohort.add_argument("--dask", metavar="ADDRESS", help="scheduler of a cluster, such as tcp://host:8786")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from . import __version__
 from .files import atomic_path
 from .json_values import to_json_value
+from .printable_text import printable
 
 SCHEMA_VERSION = 1
 TABLE_CSV = "cohort.csv"
@@ -87,10 +88,5 @@ def write_table(
         for row in rows:
             seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
             volumes = [f"{row.volumes_ml[organ]:.3f}" if organ in row.volumes_ml else "" for organ in organs]
-            texts = (_printable(text) for text in (" ".join(row.warnings), row.error, str(row.image)))
+            texts = map(printable, (" ".join(row.warnings), row.error, str(row.image)))
             table.writerow([row.name, row.status, row.modality, seconds, *volumes, *texts])
-
-
-def _printable(text: str) -> str:
-    """The text with escapes for what is not UTF-8, as a name of a file may be."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

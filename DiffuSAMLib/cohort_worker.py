@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from .cohort_cases import CaseFiles, CaseFindings, findings
+from .content_hashes import sha256_of
 from .errors import DiffuSAMError, InputError, WeightsError
-from .files import atomic_path, sha256_of
+from .files import atomic_path
 from .json_values import to_json_value
 from .segment_file import FileSegmenter, SegmentRequest
 from .weights import prior_path
@@ -62,6 +63,12 @@ class CaseOutcome:
     weights: bool = False
     details: str = ""
 
+    @classmethod
+    def of_fault(cls, error: BaseException, *, seconds: float = 0.0, details: str = "") -> CaseOutcome:
+        """How an attempt ended in which the program itself failed; another one may do better."""
+        sentence = f"The program failed ({type(error).__name__}: {error})."
+        return cls(seconds, error=sentence, details=details)
+
 
 def segment_case(task: CaseTask) -> CaseOutcome:
     """Segments one case in a worker; every failure is an outcome, so that the worker goes on."""
@@ -79,9 +86,8 @@ def segment_case(task: CaseTask) -> CaseOutcome:
                 weights=isinstance(error, WeightsError),
             )
         except Exception as error:
-            sentence = f"The program failed ({type(error).__name__}: {error})."
-            details = traceback.format_exc()
-            return CaseOutcome(time.perf_counter() - started, error=sentence, details=details)
+            seconds = time.perf_counter() - started
+            return CaseOutcome.of_fault(error, seconds=seconds, details=traceback.format_exc())
         return CaseOutcome(seconds, found)
 
 
@@ -107,5 +113,9 @@ def _share_of_cores(workers_per_host: dict[str, int]) -> int:
     from dask.system import CPU_COUNT
     from distributed import get_worker
 
-    host = get_worker().address.rpartition(":")[0].rpartition("/")[2]
-    return max(1, CPU_COUNT // workers_per_host.get(host, 1))
+    return max(1, CPU_COUNT // workers_per_host.get(host_of(get_worker().address), 1))
+
+
+def host_of(address: str) -> str:
+    """The computer of a worker whose address is such as "tcp://host:1234"."""
+    return address.rpartition(":")[0].rpartition("/")[2]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from .composed_names import composed
 from .errors import InputError
+from .splits import missing_cases_error
 
 if TYPE_CHECKING:
-    from .datasets import LabelledFiles
+    from .labelled_files import LabelledFiles
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
@@ -51,8 +52,8 @@ def cases_of(
     Raises:
         InputError: There are none, one of `only` is nowhere, or a folder, table or label map cannot be used.
     """
-    from .datasets import find_cases, read_dataset
     from .label_tables import label_names_from
+    from .labelled_files import find_cases, read_dataset
 
     if only is not None and not only:
         raise InputError(
@@ -89,14 +90,6 @@ def cases_of(
     if not cases:
         raise InputError("There are no labelled cases.", hint="Give --images and --labels, or --data.")
     return cases
-
-
-def missing_cases_error(names: Sequence[str]) -> InputError:
-    """Cases of a split file that no folder has."""
-    return InputError(
-        f"These cases of the split file are in no --data folder: {', '.join(names)}.",
-        hint="Correct their names there, or give the folder that has them.",
-    )
 
 
 def organ_names(text: str | None) -> tuple[str, ...] | None:

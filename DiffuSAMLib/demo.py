@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import output_error
+from .files import make_folder
 from .labelmaps import read_labelmap
 from .metrics import score_case
 from .procedural import DEMO_SEED, make_abdomen
@@ -25,10 +25,7 @@ def run_demo(folder: Path, *, progress: Progress | None = None) -> str:
     Raises:
         OutputError: The folder cannot be made or written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    make_folder(folder)
     abdomen = make_abdomen(DEMO_SEED)
     image = folder / "abdomen.nii.gz"
     write_scalar(image, abdomen.volume.array, abdomen.volume.geometry)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .dicom_files import read_header, require_single_frame, tag
 from .errors import DiffuSAMError, InputError
-from .image_files import read_header, require_single_frame
 from .itk_messages import itk_message, quiet_itk
 from .listing import list_folder
 from .out_of_memory import is_out_of_memory, memory_error
 from .reading_warnings import warn
-from .utf8_names import as_utf8, require_utf8
+from .utf8_names import require_utf8
 from .windows_paths import itk_path
 
 log = logging.getLogger(__name__)
@@ -56,12 +56,6 @@ class DicomSeries:
     def label(self) -> str:
         """What a message calls it; anonymised files may lack both description and UID."""
         return self.description or self.uid or Path(self.files[0]).parent.name
-
-
-def tag(reader: sitk.ImageFileReader, key: str) -> str:
-    value = reader.GetMetaData(key) if reader.HasMetaDataKey(key) else ""
-    # Bytes of an undeclared character set come as surrogates.
-    return as_utf8(value).strip(" \0")
 
 
 def list_series(folder: Path) -> list[DicomSeries]:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .content_hashes import sha256_of
 from .errors import OutputError, WeightsError
 from .file_locks import take_lock
-from .files import output_error, sha256_of
+from .files import output_error
 from .listing import is_folder, list_folder
 
 logger = logging.getLogger(__name__)

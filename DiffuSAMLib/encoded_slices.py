@@ -40,7 +40,7 @@ class Choice:
     """A slice in a batch, and what is random about this use of it.
 
     Attributes:
-        slice: See there.
+        slice: With its features, encoded once.
         organ: Whose memory is learnt this time: mostly one that is there.
         timestep: Of the noise schedule.
         noise: `(m, h, w)`, standard normal.

@@ -12,8 +12,7 @@ from .backbones import Backbone, ImageFeatures
 from .geometry import AxisOrder
 from .lanes import Lanes, even_parts
 from .planes import Plane, to_plane
-from .slices import SliceGrid, as_channels
-from .slices_beside import numbers_beside
+from .slices import SliceGrid, as_channels, numbers_beside
 from .tensor_store import TensorStore
 from .volumes import Volume, intensity_window, scale_intensity
 

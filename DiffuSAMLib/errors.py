@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .printable_text import printable
+
 
 class DiffuSAMError(Exception):
     """An error with a message for the user.
@@ -20,9 +22,7 @@ class DiffuSAMError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message, self.hint = (
-            text.encode("utf-8", "backslashreplace").decode("utf-8") for text in (message, hint)
-        )
+        self.message, self.hint = printable(message), printable(hint)
         super().__init__(f"{self.message} {self.hint}".strip())
 
     def fields(self) -> dict[str, Any]:

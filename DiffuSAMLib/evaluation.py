@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from .datasets import LabelledFiles
 from .errors import OutOfMemoryError
 from .files import atomic_path
 from .geometry import to_canonical
 from .json_values import to_json_value
+from .labelled_files import LabelledFiles
 from .labelmaps import LabelMap
 from .metrics import OrganScore, score_case
 from .organ_names import chosen_organs, organ_key
@@ -56,9 +56,9 @@ class Evaluation:
         ]
         return float(np.mean(values)) if values else float("nan")
 
-    def deviation(self, figure: str = "dice", *, organ: str | None = None) -> float:
-        """Standard deviation over two or more cases of the case's mean, as of a sample."""
-        means = [Evaluation([case]).mean(figure, organ=organ) for case in self.cases]
+    def deviation(self) -> float:
+        """Standard deviation over two or more cases of the case's mean Dice, as of a sample."""
+        means = [Evaluation([case]).mean() for case in self.cases]
         known = [mean for mean in means if not np.isnan(mean)]
         return float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
 
@@ -81,7 +81,11 @@ class Evaluation:
         return to_json_value(content)
 
     def write(self, path: Path) -> None:
-        """Writes the scores as JSON, whole or not at all."""
+        """Writes the scores as JSON, whole or not at all.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="ascii")
 
@@ -163,6 +167,7 @@ def evaluate_by(
     Raises:
         InputError: A case is among the training cases or has one of their images, its labels name none of the
             organs, or it cannot be read; all are looked at before the first is segmented.
+        OutOfMemoryError: There is too little memory for a case or its scores.
     """
     report = progress or (lambda _: None)
     check_scored_cases(

@@ -1,9 +1,8 @@
-"""Files that appear only when complete, and what identifies their content."""
+"""Files that appear only when complete, and the folders that they appear in."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import uuid
 from collections.abc import Collection, Iterator
@@ -14,6 +13,7 @@ from .errors import InputError, OutputError
 from .listing import is_folder, is_there
 from .utf8_names import require_utf8
 
+# How much of a file is read or written at a time.
 CHUNK_BYTES = 1 << 20
 # In bytes, on all usual file systems.
 LONGEST_NAME = 255
@@ -135,6 +135,22 @@ def is_same_file(one: Path, other: Path) -> bool:
     return one.name.casefold() == other.name.casefold() and is_same_file(one.parent, other.parent)
 
 
+def make_folder(folder: Path, *, to_write: Path | None = None) -> None:
+    """Makes a folder, with those that it lies in, unless it is there.
+
+    Args:
+        folder: To be there.
+        to_write: What an error is to name, such as the file that the folder is needed for; None is the folder.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(to_write or folder, error) from error
+
+
 def remove(path: Path) -> None:
     """Remove a file if that is possible; used where another error is under way already."""
     try:
@@ -156,26 +172,3 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{path} cannot be written ({error.strerror or error}).", hint="Choose another folder."
     )
-
-
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file's content, or of a folder's, as hexadecimal digits.
-
-    That of a folder is the hash of the sorted hashes of the files directly in it, hidden ones left
-    out: renaming or copying a DICOM series does not change it.
-
-    Raises:
-        InputError: The path cannot be read.
-    """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
-            return hashlib.sha256("\n".join(sorted(map(sha256_of, files))).encode("ascii")).hexdigest()
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).", hint="Check the path.") from error

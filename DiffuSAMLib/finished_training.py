@@ -13,10 +13,9 @@ from .errors import InputError, WeightsError
 from .listing import is_file, is_there
 from .prior_files import PriorHeader, read_header
 from .recipe import Recipe
-from .training import Ending
 from .training_lock import training_lock
 from .training_paths import checkpoint_path, run_folder
-from .training_record import RunRecord
+from .training_record import Ending, RunRecord
 from .validated import Validated, best_of, choose_weights
 from .weights import LoadedBackbone, load_backbone, save_prior
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from .geometry import AxisOrder
 from .guided_filter import guided_filter
-from .lanes import Lanes, even_parts
+from .lanes import for_each_part
 from .slices import SliceGrid
 from .volumes import Volume, intensity_window, scale_intensity
 
@@ -71,9 +71,10 @@ def to_volume(volume: Volume, found: Sequence[PlaneLogits], *, refine: bool) -> 
         confidence_stack[numbers] = (certainty * 255).round()
 
     if len(found) == 1:
-        _for_each_part(
+        for_each_part(
             len(first.logits),
             lambda part: choose(part, _scores(volume, first, part, window, refine), probabilities=refine),
+            most=CHUNK,
         )
         return labels, confidence
     # Half precision: a long scan has several times as many of these as voxels.
@@ -85,25 +86,14 @@ def to_volume(volume: Volume, found: Sequence[PlaneLogits], *, refine: bool) -> 
         plane.order.view(mean)[:, part] += likely.swapaxes(0, 1) / len(found)
 
     for plane in found:
-        _for_each_part(len(plane.logits), partial(add, plane))
+        for_each_part(len(plane.logits), partial(add, plane), most=CHUNK)
     stack = first.order.view(mean)
-    _for_each_part(
+    for_each_part(
         len(first.logits),
         lambda part: choose(part, stack[:, part].swapaxes(0, 1).astype(np.float32), probabilities=True),
+        most=CHUNK,
     )
     return labels, confidence
-
-
-def _for_each_part(count: int, work: Callable[[slice], None]) -> None:
-    """Does the work for a few slices at a time, on all cores."""
-
-    def done(numbers: range) -> Iterator[None]:
-        work(slice(numbers.start, numbers.stop))
-        yield None
-
-    lanes: Lanes[None] = Lanes(torch.device("cpu"))
-    parts = even_parts(count, most=CHUNK, lanes=lanes.count)
-    lanes.run((done(numbers) for numbers in parts), lambda _: None)
 
 
 def _scores(

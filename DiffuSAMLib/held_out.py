@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .composed_names import composed
-from .datasets import LabelledStack
 from .errors import InputError
+from .labelled_stacks import LabelledStack
 
 # From this many cases on, one is held out whole.
 ENOUGH_CASES = 4
@@ -66,6 +66,14 @@ class HeldOut:
     stack: LabelledStack
     numbers: tuple[int, ...]
     blocked: range | None
+
+    @property
+    def is_whole_case(self) -> bool:
+        return self.blocked is None
+
+    def leaves_out(self, case: str) -> bool:
+        """Whether nothing at all is learnt from the case of this name."""
+        return self.is_whole_case and case == self.stack.name
 
 
 def choose_held_out(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import ndimage
+
+from .label_boxes import boxes_and_masks
 
 FAT_HU = -100.0
 # Of the way from fat to the organ: below it, a voxel holds less organ than something else. A little above one half,
@@ -74,7 +76,7 @@ def remove_bright(labels: np.ndarray, image: np.ndarray, values: Iterable[int]) 
         image: HU `(z, y, x)`.
         values: The labels of soft organs; others are left as they are.
     """
-    for box, mask in _organs(labels, values):
+    for box, mask in boxes_and_masks(labels, values):
         hu = image[box]
         least = least_bright_hu(hu[mask])
         bright = mask & (hu >= least)
@@ -98,21 +100,10 @@ def remove_fat(
         values: The labels of solid organs; others are left as they are.
         spacing: Voxel size `(z, y, x)` in mm.
     """
-    for box, mask in _organs(labels, values):
+    for box, mask in boxes_and_masks(labels, values):
         hu = image[box]
         fat = mask & (hu < least_hu(hu[mask]))
         labels[box][fat & ~_wide_parts(fat & (hu >= LEAST_LESION_HU), spacing[1:])] = 0
-
-
-def _organs(
-    labels: np.ndarray, values: Iterable[int]
-) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
-    """The box and the mask in it of each of these labels that is there."""
-    boxes = ndimage.find_objects(labels)
-    for value in values:
-        box = boxes[value - 1] if 0 < value <= len(boxes) else None
-        if box is not None:
-            yield box, labels[box] == value
 
 
 def _wide_parts(mask: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:

@@ -7,8 +7,12 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import SimpleITK as sitk
+
+from .errors import DiffuSAMError, InputError
+from .out_of_memory import is_out_of_memory, memory_error
 
 # Of the writers, where the system did not take what they wrote: those of MetaImage, NRRD and NIfTI.
 _SYSTEM_FAILURE = re.compile(r"Reason: |couldn't fopen|failed to write")
@@ -80,3 +84,10 @@ def itk_message(error: RuntimeError) -> str:
 def is_system_failure(error: RuntimeError) -> bool:
     """Whether a SimpleITK exception of a writer tells of a full disk, a permission or the like, not of the image."""
     return _SYSTEM_FAILURE.search(str(error)) is not None
+
+
+def unreadable_image(path: Path, error: RuntimeError, hint: str) -> DiffuSAMError:
+    """What SimpleITK said of a file that it could not read, for the user."""
+    if is_out_of_memory(error):
+        return memory_error(str(path))
+    return InputError(f"{path} cannot be read as an image: {itk_message(error)}.", hint=hint)

@@ -100,10 +100,20 @@ def names_in_file(path: Path) -> dict[int, str]:
     return names
 
 
-def disagreement(given: Mapping[int, str], own: Mapping[int, str]) -> str:
-    """Where a label map calls a label by the name that the given table has for another one; else empty."""
+def contradiction(labels: Path, given: Mapping[int, str], own: Mapping[int, str]) -> InputError | None:
+    """What is wrong where a label map calls a label by the name that the given table has for another one.
+
+    Args:
+        labels: The label map's file.
+        given: The table.
+        own: The names that the file itself gives.
+    """
     for value, name in own.items():
         elsewhere = [other for other, text in given.items() if organ_key(text) == organ_key(name)]
         if elsewhere and value not in elsewhere:
-            return f"it calls label {value} {name}, which is label {elsewhere[0]} in the table given"
-    return ""
+            return InputError(
+                f"{labels.name} has names of its own, and it calls label {value} {name}, "
+                f"which is label {elsewhere[0]} in the table given.",
+                hint="Leave the label names out to take those of the files.",
+            )
+    return None

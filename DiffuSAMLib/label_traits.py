@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .datasets import LabelledStack
 from .hounsfield import is_soft, is_solid
+from .labelled_stacks import LabelledStack
 from .layout import Position, centre_of, layout_of
 from .organ_names import organ_key
 from .organ_regions import regions_of

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 
 from .errors import InputError
 from .geometry import Geometry
-from .image_files import FORMATS_HINT, geometry_of, read_image
+from .image_files import geometry_of, read_image
+from .image_formats import FORMATS_HINT
 from .utf8_names import as_utf8
 
 
@@ -54,6 +55,7 @@ def read_labelmap(path: str | Path, names: Mapping[int, str] | None = None) -> L
 
     Raises:
         InputError: The file cannot be read, holds other than whole numbers from 0 to 255, or no label.
+        OutOfMemoryError: The computer has too little memory for it.
     """
     path = Path(path)
     image, segments = _read(path)
@@ -85,6 +87,7 @@ def read_label_names(path: Path) -> dict[int, str]:
 
     Raises:
         InputError: The file cannot be read.
+        OutOfMemoryError: The computer has too little memory for it.
     """
     image, segments = _read(path)
     return names_by_label(segments, layers=image.GetNumberOfComponentsPerPixel())

@@ -6,7 +6,7 @@ import ctypes
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -131,6 +131,27 @@ def even_parts(count: int, *, most: int, lanes: int) -> list[range]:
     parts = -(-count // most)
     parts = min(count, -(-parts // lanes) * lanes)
     return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
+
+
+def for_each_part(count: int, work: Callable[[slice], None], *, most: int) -> None:
+    """Works on slices, organs or the like, some of them at a time, on all cores.
+
+    Args:
+        count: How many there are.
+        work: Called with the numbers of some; what it finds, it keeps itself.
+        most: At most so many at a time: bounds memory.
+
+    Raises:
+        BaseException: What `work` raised.
+    """
+
+    def done(numbers: range) -> Iterator[None]:
+        work(slice(numbers.start, numbers.stop))
+        yield None
+
+    lanes: Lanes[None] = Lanes(torch.device("cpu"))
+    parts = even_parts(count, most=most, lanes=lanes.count)
+    lanes.run((done(numbers) for numbers in parts), lambda _: None)
 
 
 def deal(items: Sequence[Item], weights: Sequence[float], *, lanes: int) -> list[list[Item]]:

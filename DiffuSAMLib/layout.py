@@ -36,7 +36,7 @@ def centre_of(mask: np.ndarray, spacing: Position, start: Sequence[int] = (0, 0,
     """The mean place in mm of what is True in a mask `(z, y, x)`, which is not empty.
 
     Args:
-        mask: See there.
+        mask: Bool, at least one voxel True.
         spacing: Size of its voxels in mm.
         start: Index of its first voxel.
     """

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .datasets import LabelledFiles, LabelledStack, to_stack
 from .errors import InputError
 from .geometry import Geometry
 from .held_out import HeldOut, choose_held_out
+from .labelled_files import LabelledFiles
+from .labelled_stacks import LabelledStack, to_stack
 from .labelmaps import LabelMap
 from .organ_names import organ_key
 from .out_of_memory import telling_memory

@@ -18,7 +18,7 @@ def mr_gamma(
     Args:
         modalities: Of the real training cases.
         procedural: How many procedural abdomens it learns from besides.
-        twins: How many MR-like twins of CT; real anatomy as bright as in MR, of which darker is worse.
+        twins: How many MR-like twins of CT: these are as bright as real MR, and darker input makes the result worse.
         earlier: Of the prior that it begins with. If that has seen real cases, its exponent is inherited.
     """
     if "MR" in modalities or twins:

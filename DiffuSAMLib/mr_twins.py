@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from .datasets import LabelledFiles, LabelledStack, to_stack
 from .geometry import to_canonical
 from .held_out import HeldOut
+from .labelled_files import LabelledFiles
+from .labelled_stacks import LabelledStack, to_stack
+from .learnt_parts import part_to_learn
 from .organ_names import organ_key
-from .plane_stacks import part_to_learn
 from .procedural_canvas import smooth_field
 from .procedural_mr import MRSequence, receive, tissue_signals, unsuppressed
 from .volumes import Volume
@@ -56,8 +57,8 @@ def mr_twins(
     Raises:
         InputError: A file cannot be read, or the grids differ.
     """
-    if held_out is not None and held_out.blocked is None:
-        cases = [case for case in cases if case.name != held_out.stack.name]
+    if held_out is not None:
+        cases = [case for case in cases if not held_out.leaves_out(case.name)]
     sequences = SEQUENCES_BESIDE_MR if beside_mr else SEQUENCES
     twins = []
     for place, case in enumerate(cases[:count]):

@@ -22,7 +22,7 @@ from .layout import LEAST_OTHERS, Position, centre_of
 CELL_MM = 10.0
 # So far beyond where the organ lay in some training case it may lie as well: three patients are not all patients.
 MARGIN_MM = 30.0
-# Further than this nothing is: by then a mask has lost in any case.
+# Distances are capped here: a mask so far outside has lost in any case.
 FURTHEST_MM = 75.0
 # What a mask's logit loses for each mm beyond the margin.
 PER_MM = 1.0

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
-
-from .datasets import LabelledFiles, LabelledStack, read_case, to_stack
-from .geometry import to_canonical
 from .held_out import HeldOut
-from .labelmaps import LabelMap
+from .labelled_files import LabelledFiles
+from .labelled_stacks import LabelledStack, to_stack
+from .learnt_parts import part_to_learn
 from .planes import Plane
-from .volumes import Volume
 
 
 def plane_stacks(
@@ -38,7 +34,7 @@ def plane_stacks(
     stacks: list[LabelledStack] = []
     others = [plane for plane in planes if plane != "axial"]
     for case in cases if others else ():
-        if held_out is not None and held_out.blocked is None and held_out.stack.name == case.name:
+        if held_out is not None and held_out.leaves_out(case.name):
             continue
         volume, labels = part_to_learn(case, held_out)
         for plane in others:
@@ -54,25 +50,3 @@ def plane_stacks(
                 )
             )
     return stacks
-
-
-def part_to_learn(case: LabelledFiles, held_out: HeldOut | None) -> tuple[Volume, LabelMap]:
-    """A case from disk; slices of it that are held out are black and without labels.
-
-    Raises:
-        InputError: A file cannot be read, or the grids differ.
-    """
-    volume, labels = read_case(case)
-    if held_out is None or held_out.blocked is None or held_out.stack.name != case.name:
-        return volume, labels
-    return _without(volume, labels, held_out.blocked)
-
-
-def _without(volume: Volume, labels: LabelMap, blocked: range) -> tuple[Volume, LabelMap]:
-    """Copies without the axial slices of these numbers in the canonical stack."""
-    order = to_canonical(volume.geometry)
-    array, values = volume.array.copy(), labels.array.copy()
-    numbers = np.array(blocked)
-    order.view(array)[numbers] = volume.array.min()
-    order.view(values)[numbers] = 0
-    return replace(volume, array=array), replace(labels, array=values)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from .datasets import LabelledFiles, read_case
 from .errors import DiffuSAMError, InputError
 from .geometry import to_canonical
 from .image_digest import image_digest
-from .label_tables import disagreement
+from .label_tables import contradiction
+from .labelled_files import LabelledFiles, read_case
 from .labelmaps import LabelMap, read_labelmap
-from .organ_names import organ_key
 from .volumes import Volume
 
 # Voxel sizes that differ by more than this between cases are worth a word.
 SPACING_RATIO = 2.0
-# A label map has no more values than this, and so a prior no more organs.
-MOST_ORGANS = 255
 # An organ on fewer slices of all cases can hardly be learnt.
 FEW_SLICES = 5
 FEW_VOXELS = 50
@@ -53,6 +48,7 @@ class CaseFacts:
         voxels: Of each organ that the case names.
         slices: That show the organ.
         unnamed: Label values that have no name.
+        overlap: Voxels that several of its segments share.
         digest: Of the image, see `image_digest`.
     """
 
@@ -97,12 +93,10 @@ class Preflight:
     """The outcome of the check.
 
     Attributes:
-        organs: What is to be learnt.
         facts: Of the cases that could be read.
         findings: Sentences, errors first.
     """
 
-    organs: tuple[str, ...]
     facts: tuple[CaseFacts, ...]
     findings: tuple[Finding, ...]
 
@@ -126,62 +120,6 @@ class Preflight:
             raise InputError(
                 f"{self.errors[0]}{rest}", hint="Run with --check-only to see all that was found."
             )
-
-
-def unified(cases: Sequence[LabelledFiles]) -> list[LabelledFiles]:
-    """The cases with one spelling for each organ: letter case, underscores and spaces make no other organ."""
-    spelling: dict[str, str] = {}
-    result = []
-    for case in cases:
-        names = {
-            value: spelling.setdefault(organ_key(name), name) for value, name in case.label_names.items()
-        }
-        result.append(dataclasses.replace(case, label_names=names))
-    return result
-
-
-def organs_of(cases: Sequence[LabelledFiles], organs: Sequence[str] | None) -> tuple[str, ...]:
-    """What is to be learnt: the organs asked for, or all that have a name.
-
-    Those asked for keep their order; all have that of their label values, so that a prior gives them the numbers
-    that they have in the cases, or, where the cases disagree on it, that of their first naming.
-
-    Raises:
-        InputError: An organ has no label in any case, or there is none, or there are more than a prior can have.
-    """
-    named = _in_order(cases)
-    known = {organ_key(name): name for name in named}
-    chosen = tuple(dict.fromkeys(known.get(organ_key(organ), organ) for organ in organs or named))
-    missing = [organ for organ in chosen if organ not in named]
-    if missing or not chosen:
-        there = f" They name {', '.join(named)}." if named else ""
-        raise InputError(
-            f"No case has labels for: {', '.join(missing) or 'anything'}.{there}",
-            hint="Check the label names.",
-        )
-    if len(chosen) > MOST_ORGANS:
-        raise InputError(
-            f"The cases name {len(chosen)} organs, and a prior can have at most {MOST_ORGANS}.",
-            hint="Choose those to learn with --organs.",
-        )
-    return chosen
-
-
-def _in_order(cases: Sequence[LabelledFiles]) -> list[str]:
-    """The names of all organs, each once, as `organs_of` orders them."""
-    # By name the lowest of its values, which comes last here.
-    tables = [
-        {name: value for value, name in sorted(case.label_names.items(), reverse=True)} for case in cases
-    ]
-    named = list(dict.fromkeys(name for case in cases for name in case.label_names.values()))
-    # A case without some of the organs may give lower values to the others.
-    ordered = sorted(named, key=lambda name: max(table[name] for table in tables if name in table))
-    agreed = all(
-        table[name] < table[following]
-        for table in tables
-        for name, following in pairwise([name for name in ordered if name in table])
-    )
-    return ordered if agreed else named
 
 
 def check_cases(
@@ -218,7 +156,7 @@ def check_cases(
             on_checked(number)
     findings += _common_findings(facts, organs, complete=len(facts) == len(cases))
     order: dict[str, int] = {"error": 0, "warning": 1, "info": 2}
-    return Preflight(tuple(organs), tuple(facts), tuple(sorted(findings, key=lambda f: order[f.level])))
+    return Preflight(tuple(facts), tuple(sorted(findings, key=lambda f: order[f.level])))
 
 
 def _own_findings(case: LabelledFiles, organs: Sequence[str]) -> list[Finding]:
@@ -233,13 +171,10 @@ def _own_findings(case: LabelledFiles, organs: Sequence[str]) -> list[Finding]:
     if not case.labels.name.lower().endswith(".seg.nrrd"):
         return []
     try:
-        contradiction = disagreement(case.label_names, read_labelmap(case.labels).names)
+        wrong = contradiction(case.labels, case.label_names, read_labelmap(case.labels).names)
     except InputError:
         return []  # said where the case is read
-    if not contradiction:
-        return []
-    text = f"{case.labels.name} has names of its own, and {contradiction}."
-    return [Finding("error", case.name, f"{text} Leave the label names out to take those of the files.")]
+    return [Finding("error", case.name, str(wrong))] if wrong is not None else []
 
 
 def _case_findings(case: LabelledFiles, facts: CaseFacts, organs: Sequence[str]) -> list[Finding]:

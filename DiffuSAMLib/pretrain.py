@@ -14,17 +14,17 @@ import torch
 from .backbone_pretraining import BackbonePretraining
 from .backbones import Backbone
 from .composed_names import composed
-from .data_options import missing_cases_error
-from .datasets import LabelledFiles, LabelledStack, load_stack, read_dataset
 from .errors import InputError
+from .labelled_files import LabelledFiles, read_dataset
+from .labelled_stacks import LabelledStack, load_stack
 from .out_of_memory import telling_memory
 from .pair_sampler import PairSampler
 from .pretraining_config import PretrainingConfig
 from .prior import Prior, PriorConfig
-from .procedural import make_shapes
+from .procedural_shapes import make_shapes
 from .procedural_stacks import procedural_stacks
 from .progress import Progress, ProgressEvent
-from .splits import load_split
+from .splits import load_split, missing_cases_error
 from .stack_pool import SHARES, StackPool, kind_of
 from .warm_start import begin_with, read_earlier
 from .weights import LoadedBackbone, load_backbone, save_backbone, save_prior
@@ -98,7 +98,7 @@ def pretrain_backbone(
     cases = _cases_of(data, split)
     earlier = None if start is None else _start(start)
     backbone = Backbone("compact") if earlier is None else earlier.backbone.requires_grad_(True)
-    organs = organs_of(cases)
+    organs = pretrained_organs(cases)
     stacks = []
     for case in cases:
         with telling_memory("all cases at once"):
@@ -176,7 +176,7 @@ def _cases_of(data: Sequence[Path], split: Path) -> list[LabelledFiles]:
     return cases
 
 
-def organs_of(cases: Sequence[LabelledFiles]) -> tuple[str, ...]:
+def pretrained_organs(cases: Sequence[LabelledFiles]) -> tuple[str, ...]:
     """The abdomen's organs, then the other ones that cases label, in the order in which they appear."""
     found = (organ for case in cases for organ in case.label_names.values())
     return tuple(dict.fromkeys((*ORGANS, *found)))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import WeightsError
-from .files import atomic_path, output_error
+from .files import atomic_path, make_folder
 from .json_values import to_json_value
 from .safetensors_files import (
     DAMAGED_HINT,
@@ -35,7 +35,7 @@ SCHEMA_VERSION = 2
 def _of_another_network(content: dict[str, Any]) -> dict[str, Any]:
     """Those priors read the image with a UNet, and generated memories without outlines to begin from."""
     raise WeightsError(
-        f"The prior {content.get('name')} was made by an earlier DiffuSAM Segment, for a network that is no more.",
+        f"The prior {content.get('name')} was made by an earlier DiffuSAM Segment, for a network that no longer exists.",
         hint="Train it again, with the same cases.",
     )
 
@@ -211,10 +211,7 @@ def write_prior(path: Path, header: PriorHeader, tensors: Mapping[str, Tensor]) 
     table, data = split_content(safetensors.torch.save(plain))
     written = dataclasses.replace(header, tensors_sha256=_tensors_sha256(table, data))
     content = safetensors.torch.save(plain, metadata={HEADER_KEY: written.to_json()})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
+    make_folder(path.parent, to_write=path)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return written

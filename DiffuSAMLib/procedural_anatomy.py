@@ -30,7 +30,7 @@ _SOFT = ("visceral fat", "muscle")
 
 
 class Anatomy:
-    """One patient. `paint` puts it on a grid; `calibrate` first fixes the organs' volumes on a coarse one.
+    """One patient. `paint` puts it on a grid. The organs' volumes are fixed at first, on a coarse one.
 
     Args:
         seed: Decides everything about the patient.

@@ -124,7 +124,7 @@ def receive(
     """What coils receive of relative signals `(z, y, x)`: a bias field, Rician noise, an arbitrary scale.
 
     Args:
-        array: See there.
+        array: How bright each voxel would be with an even coil and no noise; 0 is nothing.
         axes: World positions in mm along z, y and x, in the frame of a procedural abdomen.
         rng: Decides.
         body: Where the patient is, bool `(z, y, x)`.

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from .datasets import LabelledStack, to_stack
+from .labelled_stacks import LabelledStack, to_stack
 from .procedural import make_abdomen
 from .procedural_mr import MRSequence
 

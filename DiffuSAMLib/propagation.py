@@ -63,7 +63,7 @@ class Propagation:
         generated: Gives generated memories `(b, m, h, w)` of (slice, organ, sample) triples.
         presence: How surely `(n, organs)` the organ is in the slice, 0 to 1.
         samples: Chains with different noise, averaged as probabilities.
-        config: See there.
+        config: How slices are chained.
         on_decoded: Called with (slice, organ, mask logits `(s/4, s/4)`) as each appears, first sample only.
     """
 

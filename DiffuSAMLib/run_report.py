@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -20,29 +17,6 @@ from .json_values import to_json_value
 
 SCHEMA_VERSION = 1
 REPORTED_PACKAGES = ("torch", "sam2", "diffusers", "numpy", "SimpleITK")
-
-
-class StageTimer:
-    """Wall time per stage in seconds; a stage entered again adds up.
-
-    Stages may be nested; the outer one then includes the inner one.
-    """
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """A copy of the times so far, in the order in which the stages were first left."""
-        return dict(self._seconds)
 
 
 @dataclass(frozen=True)
@@ -184,51 +158,3 @@ def package_versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
-
-
-def peak_memory_mb() -> float | None:
-    """Highest resident memory of this process so far, in MB; None where the system does not tell."""
-    if sys.platform == "win32":
-        return _windows_peak_memory_mb()
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Bytes on macOS, kilobytes elsewhere.
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def cuda_peak_memory_mb(device: str) -> float | None:
-    """Highest GPU memory held by tensors on `device` so far, in MB; None for a device that is not CUDA."""
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    return torch.cuda.max_memory_allocated(device) / 1e6
-
-
-def _windows_peak_memory_mb() -> float | None:
-    import ctypes
-    from ctypes import wintypes
-
-    class Counters(ctypes.Structure):
-        _fields_ = (
-            ("cb", wintypes.DWORD),
-            ("PageFaultCount", wintypes.DWORD),
-            ("PeakWorkingSetSize", ctypes.c_size_t),
-            ("WorkingSetSize", ctypes.c_size_t),
-            ("QuotaPeakPagedPoolUsage", ctypes.c_size_t),
-            ("QuotaPagedPoolUsage", ctypes.c_size_t),
-            ("QuotaPeakNonPagedPoolUsage", ctypes.c_size_t),
-            ("QuotaNonPagedPoolUsage", ctypes.c_size_t),
-            ("PagefileUsage", ctypes.c_size_t),
-            ("PeakPagefileUsage", ctypes.c_size_t),
-        )
-
-    counters = Counters(cb=ctypes.sizeof(Counters))
-    windll = getattr(ctypes, "windll")  # noqa: B009 - absent elsewhere, and type checkers know it
-    windll.kernel32.GetCurrentProcess.restype = wintypes.HANDLE
-    query = windll.psapi.GetProcessMemoryInfo
-    query.argtypes = (wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD)
-    if not query(windll.kernel32.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
-        return None
-    return counters.PeakWorkingSetSize / 1e6

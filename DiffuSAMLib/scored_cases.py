@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 import SimpleITK as sitk
 
-from .datasets import LabelledFiles
 from .errors import DiffuSAMError, InputError
 from .geometry import Geometry
 from .image_digest import digests_in_headers
 from .image_files import geometry_of, read_image
-from .label_tables import disagreement
+from .label_tables import contradiction
+from .labelled_files import LabelledFiles
 from .labelmaps import LabelMap, check_same_grid, read_labelmap
 from .organ_names import organ_key
 from .splits import refuse_overlap, refuse_seen_images
@@ -60,11 +60,8 @@ def read_scored_case(case: LabelledFiles) -> tuple[Volume, LabelMap]:
         volume = read_volume(case.image, modality=case.modality)
         labels = _read_labels(case, volume.geometry)
         check_same_grid(volume.geometry, labels.geometry)
-        if contradiction := disagreement(case.label_names, labels.names):
-            raise InputError(
-                f"{case.labels.name} has names of its own, and {contradiction}.",
-                hint="Leave the label names out to take those of the files.",
-            )
+        if wrong := contradiction(case.labels, case.label_names, labels.names):
+            raise wrong
     return volume, labels
 
 

@@ -12,27 +12,20 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .content_hashes import content_sha256, sha256_of
 from .devices import choose_device
 from .encoded_volume import EncodedVolume
 from .errors import InputError
-from .files import is_same_file, require_writable, sha256_of
+from .files import is_same_file, require_writable
 from .geometry import to_canonical
-from .image_files import content_sha256
 from .live_labels import LiveLabels
 from .organ_names import chosen_organs
 from .out_of_memory import telling_memory
+from .peak_memory import cuda_peak_memory_mb, peak_memory_mb
 from .preview import PREVIEW_ENDINGS, write_preview
 from .prior_files import PriorHeader
 from .progress import Progress, ProgressEvent
-from .run_report import (
-    InputRecord,
-    RunReport,
-    StageTimer,
-    WeightsRecord,
-    cuda_peak_memory_mb,
-    organ_records,
-    peak_memory_mb,
-)
+from .run_report import InputRecord, RunReport, WeightsRecord, organ_records
 from .segmentation_files import (
     SCALAR_ENDINGS,
     SEGMENTATION_ENDINGS,
@@ -42,6 +35,7 @@ from .segmentation_files import (
     write_segmentation,
 )
 from .segmenter import Segmentation, Segmenter, SegmentOptions
+from .stage_timer import StageTimer
 from .terminology import segment_for
 from .volumes import Volume, normalise, read_volume
 from .weights import LoadedPrior, load_prior, prior_path

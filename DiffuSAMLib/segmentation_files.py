@@ -11,8 +11,9 @@ import SimpleITK as sitk
 from .errors import DiffuSAMError, InputError, OutputError
 from .files import atomic_path
 from .geometry import Geometry
-from .image_files import inspect_nifti, read_image
+from .image_files import read_image
 from .itk_messages import is_system_failure, itk_message, quiet_itk
+from .nifti_files import inspect_nifti
 from .out_of_memory import is_out_of_memory, memory_error
 from .terminology import Segment
 from .utf8_names import require_utf8
@@ -66,8 +67,9 @@ def write_segmentation(
         segments: What the labels are, in the order in which Slicer lists them; a segment may be empty.
 
     Raises:
-        InputError: The ending is unknown.
+        InputError: The ending is unknown, or the format cannot hold the grid.
         OutputError: The file cannot be written.
+        OutOfMemoryError: The computer has too little memory for it.
     """
     require_ending(path, SEGMENTATION_ENDINGS)
     require_grid(path, geometry)
@@ -87,8 +89,9 @@ def write_scalar(path: str | Path, array: np.ndarray, geometry: Geometry) -> Non
         geometry: Its grid.
 
     Raises:
-        InputError: The ending is unknown.
+        InputError: The ending is unknown, or the format cannot hold the grid.
         OutputError: The file cannot be written.
+        OutOfMemoryError: The computer has too little memory for it.
     """
     require_ending(path, SCALAR_ENDINGS)
     require_grid(path, geometry)

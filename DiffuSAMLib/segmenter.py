@@ -25,7 +25,7 @@ from .planes import AXIAL, usable_planes
 from .prior import SAMPLING_STEPS, Prior, outline_memory
 from .progress import Progress, ProgressEvent
 from .propagation import Propagation, PropagationConfig
-from .run_report import StageTimer
+from .stage_timer import StageTimer
 from .tensor_store import TensorStore
 from .volumes import Volume
 
@@ -146,7 +146,7 @@ class Segmenter:
 
         Args:
             volume: Any grid, CT or MR.
-            options: See there.
+            options: How to segment; None takes the defaults.
             encoded: From `views` of the same volume, for they keep what is encoded; None makes them.
             progress: Called as stages advance.
             on_decoded: Called with (slice of the canonical stack, index of the organ, mask logits) as masks appear in

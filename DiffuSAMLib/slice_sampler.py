@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .augmentation import sample_images, sample_labels
-from .datasets import LabelledStack
+from .labelled_stacks import LabelledStack
 from .recipe import TrainingConfig
-from .slices_beside import numbers_beside
+from .slices import numbers_beside
 from .stack_pool import StackPool
 
 # Of a slice's image.

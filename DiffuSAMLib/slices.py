@@ -1,7 +1,8 @@
-"""Between a canonical axial stack and the square slices that SAM2 sees."""
+"""Between a canonical axial stack and the square slices that SAM2 sees, and the slices seen beside each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,3 +119,20 @@ def as_channels(slices: Tensor, indices: Tensor, *, context: int) -> Tensor:
     offsets = torch.tensor([-context, 0, context])
     neighbours = (indices[:, None] + offsets).clamp(0, len(slices) - 1)
     return slices[neighbours]
+
+
+def numbers_beside(
+    numbers: Sequence[int], *, count: int, spacing: float, reach_mm: float
+) -> tuple[list[int], list[int]]:
+    """For each slice of a stack the number of the one below and of the one above it.
+
+    Args:
+        numbers: Of the slices.
+        count: How many the stack has; its ends stand for what is beyond.
+        spacing: Distance of neighbours in mm.
+        reach_mm: How far away, to the nearest slice but at least one.
+    """
+    step = max(1, round(reach_mm / spacing))
+    return [max(0, number - step) for number in numbers], [
+        min(count - 1, number + step) for number in numbers
+    ]

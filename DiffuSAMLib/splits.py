@@ -1,4 +1,4 @@
-"""Which cases train, tune and test: split files, and the refusal of any overlap between them."""
+"""Which cases train, tune and test: split files, and the refusal of cases that are missing or in two of them."""
 
 from __future__ import annotations
 
@@ -87,6 +87,14 @@ def save_split(split: Split, path: Path) -> None:
         "test": list(split.test),
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def missing_cases_error(names: Iterable[str]) -> InputError:
+    """Cases of a split file that no folder has."""
+    return InputError(
+        f"These cases of the split file are in no --data folder: {', '.join(names)}.",
+        hint="Correct their names there, or give the folder that has them.",
+    )
 
 
 def refuse_overlap(training_cases: Iterable[str], evaluated_cases: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .datasets import LabelledStack
+from .labelled_stacks import LabelledStack
 
 # Weights, not frequencies: of the kinds that are there, each is drawn by its share of their sum.
 SHARES = {"CT": 0.6, "MR": 0.3, "twin": 0.25, "procedural": 0.15}

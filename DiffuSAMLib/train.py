@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from .checkpoints import read_checkpoint
-from .datasets import LabelledFiles
 from .devices import choose_device
 from .errors import InputError, UnfinishedRunError
 from .files import output_error, require_file_name
 from .finished_training import finished_prior, require_free_name, write_prior
 from .held_out import HeldOut
 from .label_traits import label_traits
+from .labelled_files import LabelledFiles
 from .learnt_cases import read_learnt_cases
+from .learnt_organs import organs_of, unified
 from .mr_gamma import mr_gamma
 from .out_of_memory import telling_memory
-from .preflight import Finding, organs_of, unified
+from .preflight import Finding
 from .prior import Prior
 from .prior_files import PriorHeader, read_header
 from .processes import Processes
@@ -281,7 +282,7 @@ def _description(held_out: HeldOut | None) -> dict[str, Any] | None:
         return None
     return {
         "case": held_out.stack.name,
-        "whole_case": held_out.blocked is None,
+        "whole_case": held_out.is_whole_case,
         "slices": list(held_out.numbers),
     }
 

@@ -130,7 +130,7 @@ def run_train(arguments: argparse.Namespace, progress: Progress) -> None:
     organs = organ_names(arguments.organs)
     if arguments.check_only:
         from .learnt_cases import read_learnt_cases
-        from .preflight import organs_of, unified
+        from .learnt_organs import organs_of, unified
 
         cases = unified(cases)
         chosen = organs_of(cases, organs)

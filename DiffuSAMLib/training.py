@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from .slice_sampler import SliceSampler
 from .stack_pool import StackPool
 from .training_events import TrainingListener
 from .training_log import TrainingLog
+from .training_record import Ending
 from .training_reporter import TrainingReporter
 from .validated import Validated, best_of, choose_weights
 from .validation import Validation
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 # Slices over which the deviation of the latents is measured.
 MEASURED = 96
-
-Ending = Literal["complete", "stopped", "no improvement"]
 
 
 class PriorTraining:

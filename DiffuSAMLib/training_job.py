@@ -12,7 +12,7 @@ from .stop_request import StopRequest
 from .training_messages import outcome, tell_event, tell_finding
 
 if TYPE_CHECKING:
-    from .datasets import LabelledFiles
+    from .labelled_files import LabelledFiles
 
 _SETTINGS = {
     "backbone": "backbone",
@@ -108,8 +108,8 @@ def _is_number(value: object) -> bool:
 
 
 def _case(case: Any, modality: str | None) -> LabelledFiles:
-    from .datasets import LabelledFiles
     from .label_tables import label_table, names_in_file
+    from .labelled_files import LabelledFiles
 
     if not isinstance(case, dict) or not set(case) <= _CASE_FIELDS:
         raise InputError("A case of the job is not an object of name, image, labels, label_names, modality.")

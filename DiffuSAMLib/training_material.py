@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .datasets import LabelledFiles, LabelledStack
 from .held_out import HeldOut
+from .labelled_files import LabelledFiles
+from .labelled_stacks import LabelledStack
 from .mr_twins import mr_twins
 from .plane_stacks import plane_stacks
 from .planes import Plane
@@ -52,8 +53,7 @@ def training_material(
 
 def stacks_to_learn(stacks: Sequence[LabelledStack], held_out: HeldOut | None) -> list[LabelledStack]:
     """Those that are not held out whole."""
-    whole = held_out.stack if held_out is not None and held_out.blocked is None else None
-    return [stack for stack in stacks if stack is not whole]
+    return [stack for stack in stacks if held_out is None or not held_out.leaves_out(stack.name)]
 
 
 def modalities_of(stacks: Iterable[LabelledStack]) -> list[str]:

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .backbones import Backbone, Memory, mask_to_logits
-from .datasets import LabelledStack
 from .errors import OutputError
 from .files import atomic_path
+from .labelled_stacks import LabelledStack
 from .prior import SAMPLING_STEPS, Prior, outline_memory
-from .slices_beside import stack_features
+from .stack_features import stack_features
 from .terminology import segment_for
 from .validation import Validation
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +22,9 @@ from .training_paths import checkpoint_path
 # What a run may go on with although it began with another value.
 _CHANGEABLE = ("name", "validation")
 _CHANGEABLE_TRAINING = ("iterations", "minutes", "checkpoint_seconds")
+
+Ending = Literal["complete", "stopped", "no improvement"]
+"""Why a run has ended."""
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,46 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from .prior import Prior
 from .progress import Progress, ProgressEvent
+from .recipe import TrainingConfig
 from .training_events import LossesEvent, TrainingListener, ValidationEvent
 from .training_log import TrainingLog
-
-if TYPE_CHECKING:
-    from .training import PriorTraining
+from .validated import Validated
 
 # How often losses are written (iterations, a mean each) and told (seconds).
 LOG_EVERY = 10
 TELL_SECONDS = 2.0
+
+
+class ReportedTraining(Protocol):
+    """What is asked of a run.
+
+    Attributes:
+        config: The recipe.
+        iteration: How many are done.
+        seconds: How long they took.
+        losses: Of each iteration, by name.
+        validated: What each validation found.
+    """
+
+    config: TrainingConfig
+    iteration: int
+    seconds: float
+    losses: list[dict[str, float]]
+    validated: list[Validated]
+
+    def part(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        ...
+
+    def learning_rate(self) -> float:
+        """At this point of the run."""
+        ...
 
 
 class TrainingReporter:
@@ -35,7 +60,7 @@ class TrainingReporter:
 
     def __init__(
         self,
-        training: PriorTraining,
+        training: ReportedTraining,
         progress: Progress | None,
         listener: TrainingListener | None,
         log: TrainingLog | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import DiffuSAMError, InputError
+from .printable_text import printable
 
 
 def as_utf8(text: str) -> str:
@@ -23,7 +24,7 @@ def require_utf8(path: Path, error: type[DiffuSAMError] = InputError) -> None:
         DiffuSAMError: Its name, or that of a folder it lies in, is not UTF-8; of the type given.
     """
     full = str(path.absolute())
-    shown = full.encode("utf-8", "backslashreplace").decode("utf-8")
+    shown = printable(full)
     if shown != full:
         raise error(
             f"The path {shown} holds a character that is not UTF-8, and cannot be used.",

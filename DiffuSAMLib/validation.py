@@ -10,7 +10,7 @@ from .backbones import Backbone, ImageFeatures, Memory
 from .devices import autocast
 from .held_out import HeldOut
 from .prior import PRESENT, SAMPLING_STEPS, Prior, outline_memory
-from .slices_beside import stack_features
+from .stack_features import stack_features
 
 # Slices at a time.
 CHUNK = 4

@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from .dicom_series import choose_series, list_series, read_series
 from .errors import InputError
 from .geometry import Geometry
-from .image_files import FORMATS_HINT, geometry_of, not_finite_error, read_image
+from .image_files import geometry_of, not_finite_error, read_image
+from .image_formats import FORMATS_HINT
 from .listing import is_folder
 from .out_of_memory import telling_memory
 from .reading_warnings import kept_warnings

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .content_hashes import sha256_of
 from .errors import InputError
-from .files import sha256_of
 from .organ_names import organ_key
 from .prior import ORGAN_WEIGHTS, Prior, PriorConfig
 from .prior_files import PriorHeader, read_header, read_prior

@@ -15,8 +15,9 @@ from torch import Tensor
 from . import __version__
 from .backbones import Backbone
 from .catalogue import locate
+from .content_hashes import sha256_of
 from .errors import WeightsError
-from .files import atomic_path, sha256_of
+from .files import atomic_path, make_folder
 from .out_of_memory import is_out_of_memory, memory_error
 from .prior import Prior, PriorConfig
 from .prior_files import BackboneReference, PriorHeader, PriorLabel, read_prior, write_prior
@@ -43,7 +44,7 @@ class LoadedBackbone:
     Attributes:
         backbone: Frozen.
         sha256: Of its weights file.
-        training_cases: Cases of `shared` data sets that its weights have seen, where that is known.
+        training_cases: Names of the cases that its weights have seen, where that is known.
     """
 
     backbone: Backbone
@@ -76,6 +77,7 @@ def load_backbone(name: str, *, image_size: int | None = None, path: Path | None
 
     Raises:
         WeightsError: The file is missing, damaged, pickled in an unsafe way, or belongs to another network.
+        InputError: There is no network for this image size, or sam2 is missing.
         OutOfMemoryError: The computer has too little memory for it.
     """
     path = path or locate(name)
@@ -137,12 +139,15 @@ def save_backbone(path: Path, network: Mapping[str, Tensor], record: Mapping[str
         path: Ends in `.safetensors`.
         network: State of `Backbone.network`.
         record: JSON values; "training_cases" lists the cases that were seen.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     import safetensors.torch
 
     tensors = {key: value.detach().cpu().half().contiguous() for key, value in network.items()}
     content = safetensors.torch.save(tensors, metadata={BACKBONE_KEY: json.dumps(record)})
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, to_write=path)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
@@ -166,6 +171,7 @@ def load_prior(name: str | Path = "abdomen", *, backbone_path: Path | None = Non
 
     Raises:
         WeightsError: A file is missing or damaged, or the prior was made for other backbone weights.
+        InputError: sam2 is missing.
         OutOfMemoryError: The computer has too little memory for them.
     """
     path = prior_path(name)

@@ -23,9 +23,10 @@ from DiffuSAMSegmentLib.errors import SegmentationError
 from DiffuSAMSegmentLib.installer import Installer
 from DiffuSAMSegmentLib.modality_choice import ModalityChoice
 from DiffuSAMSegmentLib.models_dialog import ModelsDialog
-from DiffuSAMSegmentLib.panel_parts import OrganList, ResultTable, prepareLog
+from DiffuSAMSegmentLib.organ_list import OrganList
 from DiffuSAMSegmentLib.parameter_node import DiffuSAMSegmentParameterNode, resetToDefaults
 from DiffuSAMSegmentLib.priors import PriorCard, priorCards
+from DiffuSAMSegmentLib.result_table import ResultTable
 from DiffuSAMSegmentLib.run_section import RunSection, RunSectionCalls
 from DiffuSAMSegmentLib.sample_data import registerSampleData
 from DiffuSAMSegmentLib.segmentation_logic import SegmentationLogic
@@ -38,6 +39,8 @@ from DiffuSAMSegmentLib.training_logic import TrainingLogic
 from DiffuSAMSegmentLib.worker_process import WorkerProcess
 
 OWN_PACKAGES = ("DiffuSAMSegmentLib", "DiffuSAMLib")
+# Lines of the log: a chatty library shall not fill the memory.
+LARGEST_LOG = 5000
 
 
 class DiffuSAMSegment(ScriptedLoadableModule):
@@ -98,7 +101,7 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._organs = OrganList(self.ui.organList, self._onOrgansChanged)
         self._results = ResultTable(self.ui.resultTable)
         self._modality = ModalityChoice(self.ui.modalityGuessLabel)
-        prepareLog(self.ui.logText)
+        self.ui.logText.setMaximumBlockCount(LARGEST_LOG)
         runCalls = RunSectionCalls(
             lambda: self._install(self._run.fail),
             lambda: self._installer.installing,

@@ -24,9 +24,9 @@ from conftest import random_backbone
 
 from DiffuSAMLib import catalogue
 from DiffuSAMLib.backbones import Backbone
-from DiffuSAMLib.datasets import LabelledStack
-from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.labelled_stacks import LabelledStack
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.procedural import Abdomen, make_abdomen
 from DiffuSAMLib.propagation import PropagationConfig

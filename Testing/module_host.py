@@ -50,6 +50,10 @@ class Installed:
                 continue
         return found
 
+    def wait_for_processes(self) -> None:
+        """Until none is left: one that was only starting ends by itself, and a killed one needs a moment."""
+        self.host.wait_until(lambda: not self.processes(), 10)
+
     def open_panel(self) -> Any:
         """The panel, entered, after the application has started."""
         self.host.load_module(self.folder / f"{NAME}.py")
@@ -108,7 +112,7 @@ def panel(host: Any, installed: Installed) -> Iterator[Any]:
     """The panel, entered, in an empty scene; afterwards nothing of it may be left."""
     yield installed.open_panel()
     host.unload_module(NAME)
-    assert installed.processes() == []
+    installed.wait_for_processes()
     assert installed.leftovers() == []
 
 
@@ -121,7 +125,7 @@ def opened(installed: Installed) -> Iterator[Any]:
         panel.logic.segment(small_volume(), organs=["liver"], device="cpu")
     yield panel
     installed.host.unload_module(NAME)
-    assert installed.processes() == []
+    installed.wait_for_processes()
     assert installed.leftovers() == []
 
 
@@ -138,6 +142,7 @@ def warm_panel(opened: Any, installed: Installed) -> Iterator[Any]:
         with nodes_go():
             yield opened
         installed.host.process_events()
+        guard.wait_for_leftovers()
     if problems := guard.problems():
         pytest.fail("\n\n".join(problems), pytrace=False)
 
@@ -241,11 +246,13 @@ def held_at(installed: Installed, logic: Any, reached: Callable[[], Any]) -> Ite
     It never computes while this process looks: on a quick computer it would be at the end before it is looked at.
     """
     end = time.monotonic() + PATIENCE_S
+    # It may have come so far before: it has to stand still all the same.
+    let_compute(logic.process.pid, False)
     while not reached():
         if time.monotonic() > end:
             raise TimeoutError(f"Not within {PATIENCE_S} s.")
         let_compute(logic.process.pid, True)
-        time.sleep(0.02)
+        time.sleep(0.01)
         let_compute(logic.process.pid, False)
         installed.host.process_events()
     try:

@@ -11,7 +11,7 @@ from cases import ORGANS, small_abdomen
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.backbone_pretraining import BackbonePretraining
 from DiffuSAMLib.backbones import Backbone
-from DiffuSAMLib.datasets import LabelledStack, to_stack
+from DiffuSAMLib.labelled_stacks import LabelledStack, to_stack
 from DiffuSAMLib.outline_decoder import OutlineDecoder
 from DiffuSAMLib.pair_sampler import PairSampler
 from DiffuSAMLib.pretraining_config import PretrainingConfig

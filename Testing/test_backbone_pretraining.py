@@ -8,8 +8,8 @@ import pytest
 import torch
 from pretraining_cases import PLAIN, SIDE, make_training, small_stack
 
-from DiffuSAMLib.datasets import LabelledStack
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.labelled_stacks import LabelledStack
 
 
 @pytest.fixture(scope="module")

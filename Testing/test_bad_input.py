@@ -22,9 +22,9 @@ from DiffuSAMLib.cli import main
 from DiffuSAMLib.cohort_cases import CaseFiles, CohortCase
 from DiffuSAMLib.cohort_table import CaseRow, write_table
 from DiffuSAMLib.cohort_worker import CaseTask, segment_case
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.errors import OutputError
 from DiffuSAMLib.evaluation import Evaluation
-from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.segment_file import SegmentRequest
 
 pytestmark = pytest.mark.usefixtures("random_weights")

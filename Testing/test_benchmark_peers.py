@@ -12,7 +12,7 @@ import torch
 from cases import ORGANS, small_abdomen
 
 from DiffuSAMLib.backbones import Backbone
-from DiffuSAMLib.datasets import LabelledStack, to_stack
+from DiffuSAMLib.labelled_stacks import LabelledStack, to_stack
 from DiffuSAMLib.recipe import TrainingConfig
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"

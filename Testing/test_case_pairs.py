@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from DiffuSAMLib.case_pairs import case_name, pair_files
-from DiffuSAMLib.datasets import find_cases
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.labelled_files import find_cases
 
 
 def folders(root: Path, images: list[str], labels: list[str]) -> tuple[Path, Path]:
@@ -150,3 +150,17 @@ def test_a_closed_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_endings_are_known_in_any_case() -> None:
     assert case_name(Path("A.NII.GZ")) == "A"
     assert case_name(Path("b.Seg.nrrd")) == "b"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("case.nii.gz", "case"),
+        ("case.nii", "case"),
+        ("case.seg.nrrd", "case"),
+        ("case.1.nrrd", "case.1"),
+        ("dicom_folder", "dicom_folder"),
+    ],
+)
+def test_a_case_is_called_like_its_file_without_the_ending(file: str, name: str) -> None:
+    assert case_name(Path(file)) == name

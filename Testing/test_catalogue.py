@@ -22,8 +22,8 @@ from DiffuSAMLib.catalogue import (
     locate,
     remove,
 )
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.errors import WeightsError
-from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.resources import resource_path
 from DiffuSAMLib.weights_folders import cache_folder
 
@@ -180,7 +180,10 @@ def test_bundled_weights_are_found_at_once(served: Path) -> None:
 def test_tampered_weights_are_refused_and_can_be_fetched_again(served: Path) -> None:
     path = fetch("sam")
     locate("sam")
+    changed = path.stat().st_mtime_ns + 4 * 10**9
     path.write_bytes(BACKBONE[:-1] + b"!")
+    # Some file systems tell whole seconds only.
+    os.utime(path, ns=(changed, changed))
     assert states()["sam"] == "damaged"
     with pytest.raises(WeightsError, match=r"are damaged\. Run \"diffusam models download sam\""):
         locate("sam")

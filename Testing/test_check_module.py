@@ -67,7 +67,7 @@ def test_nothing_is_found_in_a_right_module():
 
 @pytest.mark.skipif(not MODULE.is_dir(), reason="the Slicer module is not here")
 def test_nothing_is_found_in_our_module():
-    assert [str(f) for f in check(MODULE, local=("DiffuSAMLib",))] == []
+    assert [str(f) for f in check(MODULE)] == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from cases import ORGANS, json_events
 from training_runs import folders
 
 from DiffuSAMLib.cli import main
-from DiffuSAMLib.datasets import LabelledFiles
+from DiffuSAMLib.labelled_files import LabelledFiles
 
 
 def test_check_only_reports_and_trains_nothing(

@@ -96,7 +96,7 @@ def test_a_killed_worker_and_an_interrupt_lose_nothing(package_copy: Path, tmp_p
     ]
     assert set(listening) == {"127.0.0.1"}
     workers[0].suspend()
-    while not all(command.wait_for_a_case(20.0) for _ in range(2)):
+    while not all(command.wait_for_a_case(60.0) for _ in range(2)):
         # It was stopped while it handed over a result, which the others wait for.
         workers[0].resume()
         assert command.wait_for_a_case()
@@ -123,9 +123,12 @@ def test_a_killed_worker_and_an_interrupt_lose_nothing(package_copy: Path, tmp_p
     command = Command(package_copy, images, out, tmp_path / "cache")
     for _ in range(3):
         command.wait_for_a_case()
+    # They stand still while it is looked who they are: on a quick computer they would be ready.
+    os.killpg(command.process.pid, signal.SIGSTOP)
     workers = command.workers()
     assert workers
     os.killpg(command.process.pid, signal.SIGINT)
+    os.killpg(command.process.pid, signal.SIGCONT)
     code, error = command.end()
     assert (code, error) == (130, "diffusam: interrupted.\n")
     assert events_of("".join(command.lines))[-1]["code"] == "interrupted"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from DiffuSAMLib.backbones import Backbone, mask_to_logits
-from DiffuSAMLib.datasets import LabelledStack
 from DiffuSAMLib.encoded_slices import EncodedBatch, EncodedSlices
+from DiffuSAMLib.labelled_stacks import LabelledStack
 from DiffuSAMLib.recipe import TrainingConfig
 from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool

@@ -13,9 +13,9 @@ import pytest
 import SimpleITK as sitk
 from cases import EVERYWHERE, ORGANS, Installation, reordered, small_abdomen, write_case
 
-from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import InputError, OutOfMemoryError
 from DiffuSAMLib.evaluation import CaseResult, Evaluation, evaluate, evaluate_by
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.metrics import OrganScore, score_case
 from DiffuSAMLib.preflight import CaseFacts

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from DiffuSAMLib.errors import InputError, OutputError
-from DiffuSAMLib.files import atomic_path, is_same_file, require_writable, sha256_of, temporary_end
+from DiffuSAMLib.errors import OutputError
+from DiffuSAMLib.files import atomic_path, is_same_file, make_folder, require_writable, temporary_end
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -124,6 +124,17 @@ def test_files_in_a_linked_folder_are_the_same(tmp_path: Path) -> None:
     assert is_same_file(tmp_path / "a" / "x.nii", tmp_path / "link" / "x.nii")
 
 
+def test_a_folder_is_made_with_those_it_lies_in(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=f"^{re.escape(str(tmp_path / 'file'))} cannot be written"):
+        make_folder(tmp_path / "file")
+    with pytest.raises(OutputError, match=r"prior\.safetensors cannot be written"):
+        make_folder(tmp_path / "file", to_write=tmp_path / "file" / "prior.safetensors")
+
+
 def test_a_name_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"aaa\.json cannot be written"):
         require_writable(tmp_path / f"{'a' * 300}.json")
@@ -153,24 +164,3 @@ def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
             require_writable(tmp_path / "a.json")
     finally:
         tmp_path.chmod(0o700)
-
-
-def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"abc" * 1_000_000)
-    assert sha256_of(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
-
-
-def test_the_hash_of_a_folder_follows_the_contents_and_not_the_names(tmp_path: Path) -> None:
-    for folder, names in {"one": "ab", "two": "ba", "three": "ab"}.items():
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / names[0]).write_bytes(b"1")
-        (tmp_path / folder / names[1]).write_bytes(b"2")
-    (tmp_path / "three" / "b").write_bytes(b"3")
-    assert sha256_of(tmp_path / "one") == sha256_of(tmp_path / "two")
-    assert sha256_of(tmp_path / "one") != sha256_of(tmp_path / "three")
-
-
-def test_a_missing_file_has_no_hash(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="absent"):
-        sha256_of(tmp_path / "absent")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cases import a_stack
 
-from DiffuSAMLib.datasets import LabelledStack
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.held_out import HeldOut, ValidationConfig, choose_held_out
+from DiffuSAMLib.labelled_stacks import LabelledStack
 from DiffuSAMLib.stack_pool import StackPool
 
 CONFIG = ValidationConfig()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cases import small_abdomen
 
-from DiffuSAMLib.datasets import find_cases
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.label_tables import disagreement, label_names_from, names_in_file, read_label_table
+from DiffuSAMLib.label_tables import contradiction, label_names_from, names_in_file, read_label_table
+from DiffuSAMLib.labelled_files import find_cases
 from DiffuSAMLib.segmentation_files import write_scalar, write_segmentation
 from DiffuSAMLib.terminology import segment_for
 
@@ -86,7 +86,8 @@ def test_names_that_are_not_utf8_are_made_so(tmp_path: Path) -> None:
 
 
 def test_a_swapped_table_is_noticed() -> None:
-    assert disagreement({1: "spleen", 2: "liver"}, {1: "Liver", 2: "Spleen"}).startswith(
-        "it calls label 1 Liver"
-    )
-    assert not disagreement({1: "spleen", 2: "liver"}, {1: "Segment_1", 2: "liver"})
+    file, table = Path("a.seg.nrrd"), {1: "spleen", 2: "liver"}
+    wrong = contradiction(file, table, {1: "Liver", 2: "Spleen"})
+    assert wrong is not None
+    assert wrong.message.startswith("a.seg.nrrd has names of its own, and it calls label 1 Liver, which is")
+    assert contradiction(file, table, {1: "Segment_1", 2: "liver"}) is None

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from cases import ORGANS, small_abdomen
 
-from DiffuSAMLib.datasets import LabelledStack, to_stack
 from DiffuSAMLib.label_traits import label_traits
+from DiffuSAMLib.labelled_stacks import LabelledStack, to_stack
 
 
 def stack(seed: int = 3, modality: str = "CT") -> LabelledStack:

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from DiffuSAMLib.lanes import MOST_LANES, Lanes, deal, even_parts
+from DiffuSAMLib.lanes import MOST_LANES, Lanes, deal, even_parts, for_each_part
 
 THREADS = 4
 CPU = torch.device("cpu")
@@ -211,6 +212,26 @@ def test_even_parts_cover_everything_once(count: int, most: int, lanes: int) -> 
     assert max(sizes, default=0) <= most
     assert max(sizes, default=0) - min(sizes, default=0) <= 1
     assert len(parts) % lanes == 0 or len(parts) == count
+
+
+def test_each_part_is_worked_on_once() -> None:
+    done = np.zeros(100, int)
+
+    def work(part: slice) -> None:
+        assert len(done[part]) <= 8
+        done[part] += 1
+
+    for_each_part(len(done), work, most=8)
+    assert done.tolist() == [1] * 100
+
+
+def test_what_goes_wrong_in_a_part_is_raised() -> None:
+    def work(part: slice) -> None:
+        if part.start == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        for_each_part(5, work, most=1)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from module_host import (
+    PATIENCE_S,
     Installed,
     click_and_wait,
     refused,
@@ -40,7 +41,7 @@ def test_a_python_of_its_own_is_not_hit_by_slicers_launcher(
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
     process, events = worker
     process.send({"job": "import", "file": "/nowhere/prior.safetensors"})
-    installed.host.wait_until(lambda: events, 20)
+    installed.host.wait_until(lambda: events, PATIENCE_S)
     assert events[0]["code"] == "weights", events
 
 
@@ -179,7 +180,7 @@ def test_an_error_of_the_panels_own_process_is_a_sentence(
     monkeypatch.setattr(SegmentationOutput, "update", fail)
     assert "too little memory" in refused_by_click()
     assert scene_nodes() == before
-    assert installed.processes() == []
+    installed.wait_for_processes()
 
 
 # Words.

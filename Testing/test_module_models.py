@@ -190,7 +190,7 @@ def test_a_download_shows_its_progress_can_be_stopped_and_goes_on(
             assert not dialog.removeButton.enabled
             dialog.downloadButton.click()
             assert "goes on from here" in dialog.notes.text
-            assert installed.processes() == []
+            installed.wait_for_processes()
             assert state(row) == "not downloaded"
             server.goes_on.set()
             dialog.table.selectRow(row)

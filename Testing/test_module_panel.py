@@ -8,20 +8,12 @@ import pytest
 from module_host import (
     NAME,
     ORGANS,
-    ROOT,
     Installed,
     add_volume,
     small_volume,
 )
 
 from DiffuSAMLib.procedural import make_abdomen
-
-
-@pytest.mark.usefixtures("started_host")
-def test_the_static_check_finds_nothing() -> None:
-    from slicer_host.check_module import check
-
-    assert list(check(ROOT / NAME)) == []
 
 
 def test_the_panel_and_the_parameters_follow_each_other(panel: Any) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from module_host import (
-    PATIENCE_S,
     Installed,
     add_sequence,
+    held_at,
     labels_of,
     report_of,
     scene_nodes,
@@ -42,10 +42,10 @@ def test_stop_in_a_sequence_leaves_nothing(installed: Installed, panel: Any) -> 
     panel.ui.framesComboBox.currentIndex = 1
     before = scene_nodes()
     panel.ui.segmentButton.click()
-    installed.host.wait_until(lambda: panel._run.frame[0] == 1 or not panel.logic.running, PATIENCE_S)
-    assert panel.logic.running
+    with held_at(installed, panel.logic, lambda: panel._run.frame[0] == 1 or not panel.logic.running):
+        assert panel.logic.running
     panel.ui.segmentButton.click()
-    assert installed.processes() == []
+    installed.wait_for_processes()
     assert scene_nodes() == before
     assert browser.GetSelectedItemNumber() == 0
 
@@ -68,8 +68,8 @@ def test_stop_in_a_sequence_brings_an_existing_segmentation_back(installed: Inst
     panel._parameterNode.outputSegmentation = segmentation
     panel.ui.framesComboBox.currentIndex = 1
     panel.ui.segmentButton.click()
-    installed.host.wait_until(lambda: panel._run.frame[0] == 1 or not panel.logic.running, PATIENCE_S)
-    assert panel.logic.running
+    with held_at(installed, panel.logic, lambda: panel._run.frame[0] == 1 or not panel.logic.running):
+        assert panel.logic.running
     panel.ui.segmentButton.click()
     assert segment_names(segmentation) == ["liver", "tumour"]
     assert report_of(segmentation) == report

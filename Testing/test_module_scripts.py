@@ -32,7 +32,7 @@ def test_the_batch_example_of_the_readme_works(
     assert codes == [0]
     segmentation = slicer.util.loadSegmentation(str(results / "one.seg.nrrd"))
     assert set(segment_names(segmentation)) <= {"liver", "spleen"}
-    assert installed.processes() == []
+    installed.wait_for_processes()
 
 
 @pytest.mark.usefixtures("installed", "panel")

@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from module_host import (
-    PATIENCE_S,
-    Installed,
-    add_sequence,
-    click_and_wait,
-    report_of,
-    segment_names,
-)
+from module_host import PATIENCE_S, Installed, add_sequence, click_and_wait, held_at, report_of, segment_names
 
 
 def show_frame(browser: Any, number: int) -> None:
@@ -99,8 +92,8 @@ def run_until_the_second_frame(installed: Installed, panel: Any) -> tuple[Any, A
     panel._parameterNode.inputVolume = volume
     panel.ui.framesComboBox.currentIndex = 1
     panel.ui.segmentButton.click()
-    installed.host.wait_until(lambda: panel._run.frame[0] == 1, PATIENCE_S)
-    return browser, volume
+    with held_at(installed, panel.logic, lambda: panel._run.frame[0] == 1 or not panel.logic.running):
+        return browser, volume
 
 
 def test_stopped_frames_have_no_organs_of_others(installed: Installed, warm_panel: Any) -> None:

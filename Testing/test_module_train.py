@@ -190,4 +190,4 @@ def test_bad_input_is_told_in_a_sentence(logic: Any, installed: Installed) -> No
     drawn.GetSegmentation().RemoveAllSegments()
     assert "no segments" in refused(lambda: logic.train([case], name=MINE))
     assert installed.leftovers() == []
-    assert installed.processes() == []
+    installed.wait_for_processes()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from cases import ORGANS, small_abdomen, write_case
 
-from DiffuSAMLib.datasets import LabelledFiles, load_stack
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.held_out import HeldOut, ValidationConfig
+from DiffuSAMLib.labelled_files import LabelledFiles
+from DiffuSAMLib.labelled_stacks import load_stack
 from DiffuSAMLib.mr_twins import mr_twin, mr_twins
 from DiffuSAMLib.procedural_mr import MRSequence
 from DiffuSAMLib.recipe import Recipe, TrainingConfig

@@ -19,9 +19,9 @@ from DiffuSAMLib import segment_file
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.checkpoints import read_checkpoint, write_checkpoint
 from DiffuSAMLib.cli import main
-from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import DiffuSAMError, InputError, OutOfMemoryError, WeightsError
 from DiffuSAMLib.evaluation import evaluate
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.segment_file import FileSegmenter, SegmentRequest
 from DiffuSAMLib.stop_request import StopRequest

@@ -19,8 +19,8 @@ from DiffuSAMLib.catalogue import (
     remove,
 )
 from DiffuSAMLib.cli import main
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.errors import OutputError, WeightsError
-from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.prior_files import read_prior, write_prior
 from DiffuSAMLib.weights_folders import prior_folder
 

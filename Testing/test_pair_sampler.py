@@ -7,10 +7,10 @@ import pytest
 import torch
 from pretraining_cases import PLAIN, SIDE, small_stack
 
-from DiffuSAMLib.datasets import LabelledStack
+from DiffuSAMLib.labelled_stacks import LabelledStack
 from DiffuSAMLib.pair_sampler import PairSampler
 from DiffuSAMLib.pretraining_config import PretrainingConfig
-from DiffuSAMLib.procedural import make_shapes
+from DiffuSAMLib.procedural_shapes import make_shapes
 from DiffuSAMLib.stack_pool import StackPool
 
 

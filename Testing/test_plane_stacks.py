@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from cases import ORGANS, write_case
 
-from DiffuSAMLib.datasets import LabelledFiles, load_stack
 from DiffuSAMLib.held_out import HeldOut
+from DiffuSAMLib.labelled_files import LabelledFiles
+from DiffuSAMLib.labelled_stacks import load_stack
 from DiffuSAMLib.plane_stacks import plane_stacks
 from DiffuSAMLib.planes import AXIAL, PLANES
 from DiffuSAMLib.prior_files import read_header

@@ -10,9 +10,10 @@ import torch
 from cases import small_abdomen, write_case
 from pretraining_cases import make_training, small_stack
 
-from DiffuSAMLib.datasets import LabelledFiles, LabelledStack, read_dataset
 from DiffuSAMLib.errors import InputError
-from DiffuSAMLib.pretrain import ORGANS, organs_of, pretrain_backbone, shares_of
+from DiffuSAMLib.labelled_files import LabelledFiles, read_dataset
+from DiffuSAMLib.labelled_stacks import LabelledStack
+from DiffuSAMLib.pretrain import ORGANS, pretrain_backbone, pretrained_organs, shares_of
 from DiffuSAMLib.splits import Split, save_split
 from DiffuSAMLib.stack_pool import SHARES
 from DiffuSAMLib.weights import load_backbone, load_prior
@@ -36,9 +37,9 @@ def brain(tmp_path: Path) -> Path:
 
 
 def test_other_organs_follow_those_of_the_abdomen(brain: Path) -> None:
-    organs = organs_of(read_dataset(brain / "brain"))
+    organs = pretrained_organs(read_dataset(brain / "brain"))
     assert organs == (*ORGANS, "anterior hippocampus", "posterior hippocampus")
-    assert organs_of([LabelledFiles("a", brain, brain, {1: "liver", 2: "spleen"})]) == ORGANS
+    assert pretrained_organs([LabelledFiles("a", brain, brain, {1: "liver", 2: "spleen"})]) == ORGANS
 
 
 def test_a_handful_of_cases_is_not_most_of_what_is_seen(stack: LabelledStack) -> None:

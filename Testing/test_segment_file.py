@@ -17,8 +17,8 @@ from cases import (
 )
 from PIL import Image
 
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.errors import InputError, OutOfMemoryError, OutputError
-from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.geometry import Geometry
 from DiffuSAMLib.labelmaps import read_labelmap
 from DiffuSAMLib.planes import PLANES

@@ -5,7 +5,7 @@ import torch
 from cases import a_stack
 
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
-from DiffuSAMLib.datasets import LabelledStack
+from DiffuSAMLib.labelled_stacks import LabelledStack
 from DiffuSAMLib.recipe import TrainingConfig
 from DiffuSAMLib.slice_sampler import SliceSampler
 from DiffuSAMLib.stack_pool import StackPool

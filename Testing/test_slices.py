@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from DiffuSAMLib.geometry import Geometry
-from DiffuSAMLib.slices import SliceGrid, as_channels
+from DiffuSAMLib.slices import SliceGrid, as_channels, numbers_beside
 
 # Rows, columns, and millimetres per pixel along y and x.
 PLANES = [
@@ -133,3 +133,16 @@ def test_positions_of_maps_are_equally_far_apart_in_both_directions(
     assert along == 5.0
     assert down == pytest.approx(across, rel=0.02)
     assert max(down, across) * size / 4 == pytest.approx(max(rows * y, columns * x), rel=0.02)
+
+
+def test_slices_beside_are_the_nearest_at_that_distance() -> None:
+    assert numbers_beside([4, 5], count=12, spacing=3.0, reach_mm=9.0) == ([1, 2], [7, 8])
+    assert numbers_beside([4], count=12, spacing=4.0, reach_mm=9.0) == ([2], [6])
+
+
+def test_of_thick_slices_the_neighbours_are_beside() -> None:
+    assert numbers_beside([4], count=12, spacing=30.0, reach_mm=9.0) == ([3], [5])
+
+
+def test_the_ends_of_a_stack_stand_for_what_is_beyond() -> None:
+    assert numbers_beside([0, 3], count=4, spacing=3.0, reach_mm=9.0) == ([0, 0], [3, 3])

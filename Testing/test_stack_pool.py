@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffuSAMLib.datasets import LabelledStack, Origin
+from DiffuSAMLib.labelled_stacks import LabelledStack, Origin
 from DiffuSAMLib.stack_pool import SHARES, StackPool, kind_of
 
 

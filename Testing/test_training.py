@@ -13,11 +13,12 @@ from torch import Tensor
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.backbones import Backbone, mask_to_logits
 from DiffuSAMLib.damaged_masks import damage_masks
-from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
 from DiffuSAMLib.encoded_slices import EncodedBatch
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.interrupts import Terminated, terminated_as_interrupt
-from DiffuSAMLib.prior import Prior, PriorConfig, outline_memory
+from DiffuSAMLib.labelled_files import LabelledFiles
+from DiffuSAMLib.labelled_stacks import LabelledStack
+from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.prior_files import read_prior
 from DiffuSAMLib.progress import ProgressEvent
 from DiffuSAMLib.recipe import Recipe, TrainingConfig
@@ -272,18 +273,6 @@ def test_the_frozen_backbone_stays_as_it_was(a_compact_backbone: Backbone, tmp_p
     make_training(a_compact_backbone, tmp_path / "p.training").run()
     assert_equal_states(a_compact_backbone.state_dict(), before)
     assert all(parameter.grad is None for parameter in a_compact_backbone.parameters())
-
-
-def test_a_latent_and_a_memory_are_inverse(a_compact_backbone: Backbone, tmp_path: Path) -> None:
-    training = make_training(a_compact_backbone, tmp_path / "p.training", config=replace(SHORT, iterations=1))
-    training.run()
-    batch = EncodedBatch.of(training.slices.batch(0))
-    rows = torch.arange(len(batch.organs))
-    outlines = training.prior.outlines(batch.features)[rows, batch.organs]
-    outlined = outline_memory(a_compact_backbone, batch.features, outlines)
-    latent = training.prior.to_latent(batch.memories, outlined)
-    memory = training.prior.to_memory(latent, outlined)
-    torch.testing.assert_close(memory, batch.memories, atol=1e-4, rtol=1e-4)
 
 
 def test_a_time_limit_ends_the_training(a_compact_backbone: Backbone, tmp_path: Path) -> None:

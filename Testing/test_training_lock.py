@@ -20,8 +20,8 @@ from training_runs import OPTIONS, RECIPE, folders
 
 from DiffuSAMLib import finished_training
 from DiffuSAMLib.cli import main
-from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.processes import Processes
 from DiffuSAMLib.train import train_prior
 from DiffuSAMLib.training_lock import training_lock

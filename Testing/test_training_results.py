@@ -13,12 +13,13 @@ from training_runs import OPTIONS, RECIPE, StopAfter, folders
 
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.cli import main
-from DiffuSAMLib.datasets import LabelledFiles, LabelledStack
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.errors import InputError, UnfinishedRunError
-from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.finished_training import finish_training
 from DiffuSAMLib.held_out import HeldOut
 from DiffuSAMLib.image_digest import image_digest
+from DiffuSAMLib.labelled_files import LabelledFiles
+from DiffuSAMLib.labelled_stacks import LabelledStack
 from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.prior_files import read_header
 from DiffuSAMLib.recipe import load_recipe

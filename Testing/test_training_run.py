@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from training_runs import OPTIONS, RECIPE, StopAfter, folders
 
 from DiffuSAMLib.cli import main
-from DiffuSAMLib.datasets import LabelledFiles
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.errors import InputError, OutputError, UnfinishedRunError, WeightsError
-from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.finished_training import finish_training
 from DiffuSAMLib.held_out import ValidationConfig
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.mr_gamma import PROCEDURAL_MR_GAMMA
 from DiffuSAMLib.prior_files import read_header, read_prior
 from DiffuSAMLib.recipe import load_recipe
@@ -199,7 +199,7 @@ def test_a_run_killed_again_and_again_goes_on_as_if_nothing_had_happened(
 ) -> None:
     """The checkpoint is written after each iteration here; after two minutes at most as users run it."""
     monkeypatch.undo()  # a process of its own measures on all slices
-    options = [*folders(cases), *OPTIONS, "--iterations", "10"]
+    options = [*folders(cases), *OPTIONS, "--iterations", "30"]
     cut, whole = tmp_path / "cut.safetensors", tmp_path / "whole.safetensors"
     assert main(["train", *options, "-o", str(whole)]) == 0
     kill_training([*options, "-o", str(cut)], signal.SIGKILL, tmp_path)
@@ -211,7 +211,7 @@ def test_a_run_killed_again_and_again_goes_on_as_if_nothing_had_happened(
     assert main(["train", *resumed]) == 0
     # Not to the bit: the processes may share their work among threads in another way.
     torch.testing.assert_close(load_file(cut), load_file(whole), atol=2e-3, rtol=2e-3)
-    assert rows(tmp_path / "cut.run" / "losses.csv")[-1]["iteration"] == "10"
+    assert rows(tmp_path / "cut.run" / "losses.csv")[-1]["iteration"] == "30"
 
 
 def kill_training(options: list[str], sent: signal.Signals, folder: Path) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from DiffuSAMLib import weights
 from DiffuSAMLib.backbones import Backbone
-from DiffuSAMLib.errors import WeightsError
-from DiffuSAMLib.files import sha256_of
+from DiffuSAMLib.content_hashes import sha256_of
+from DiffuSAMLib.errors import OutputError, WeightsError
 from DiffuSAMLib.prior import Prior, PriorConfig
 from DiffuSAMLib.sam2_network import build_network
 from DiffuSAMLib.weights import (
@@ -97,6 +97,12 @@ def test_a_backbone_survives_saving_in_half_precision(compact_state: State, tmp_
     for key, value in loaded.backbone.network.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, compact_state[key].half().float())
+
+
+def test_a_backbone_whose_folder_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"compact\.safetensors cannot be written"):
+        save_backbone(tmp_path / "file" / "compact.safetensors", {}, {})
 
 
 def test_weights_with_a_tensor_missing_are_refused(compact_state: State, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from cases import ORGANS, small_abdomen, write_case
 
-from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.held_out import ValidationConfig
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.recipe import Recipe, TrainingConfig
 
 RECIPE = Recipe(

@@ -13,7 +13,8 @@ _COMMAND_LINE = ("--", "diffusam ", "pip install", "TMPDIR", "DIFFUSAM_HOME")
 class SegmentationError(RuntimeError):
     """What went wrong and what to do, a sentence each.
 
-    :param code: "input", "weights", "packages", "oom", "output", "crashed", "stopped" or "internal"
+    :param code: "input", "weights", "packages", "oom", "output", "crashed", "stopped", "unfinished" or
+        "internal"
     """
 
     def __init__(self, message: str, hint: str = "", code: str = "input") -> None:

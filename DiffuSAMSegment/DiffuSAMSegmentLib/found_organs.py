@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import slicer
 import vtk
 
+from .scene_nodes import segmentIDs
 from .segment_origin import segmentTag
-from .segmentation_output import ORGAN_TAG, reportOf, segmentIDs
+from .segmentation_output import ORGAN_TAG, reportOf
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from .parameter_node import DiffuSAMSegmentParameterNode, Modality
-from .priors import MODALITIES, PriorCard, dicomModality, guessModality
+from .priors import PriorCard
 from .volume_export import hasVoxels
+from .volume_modality import MODALITIES, dicomModality, guessModality
 
 
 class ModalityChoice:

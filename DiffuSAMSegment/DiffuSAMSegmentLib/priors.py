@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-import slicer
 from slicer.i18n import tr as _
 
 from .errors import hintOf
 from .library_location import addLibraryToPath
-
-MODALITIES = ("CT", "MR")
 
 
 @dataclass(frozen=True)
@@ -105,21 +102,3 @@ def _sourceText(status: str) -> str:
         "downloaded": _("downloaded"),
         "imported": _("trained on this computer, or imported"),
     }[status]
-
-
-def dicomModality(volumeNode) -> str:
-    """What DICOM says, such as "CT", "MR" or "PT"; empty where a volume does not come from DICOM."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    item = hierarchy.GetItemByDataNode(volumeNode)
-    return hierarchy.GetItemAttribute(item, "DICOM.Modality")
-
-
-def guessModality(volumeNode) -> str:
-    """CT or MR: as DICOM says, or else by the values."""
-    tagged = dicomModality(volumeNode)
-    if tagged in MODALITIES:
-        return tagged
-    addLibraryToPath()
-    from DiffuSAMLib.volumes import guess_modality
-
-    return guess_modality(slicer.util.arrayFromVolume(volumeNode))

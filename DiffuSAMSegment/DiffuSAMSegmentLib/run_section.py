@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from .errors import SegmentationError, unforeseen
 from .licence_consent import acceptsLicence
 from .modality_choice import ModalityChoice
-from .panel_parts import Lock
+from .panel_lock import Lock
 from .parameter_node import Frames
 from .priors import PriorCard
 from .progress_text import RunProgress, timeText

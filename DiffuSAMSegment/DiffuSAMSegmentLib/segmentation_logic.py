@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from slicer.i18n import tr as _
 
+from .busy_logic import BusyLogic
 from .errors import SegmentationError
-from .priors import guessModality
 from .segmentation_run import RunListener, RunSettings, SegmentationRun
 from .sequence_run import SequenceRun
 from .volume_export import hasVoxels
+from .volume_modality import guessModality
 
 
-class SegmentationLogic:
-    """The part of the module's logic that segments; it uses its `process`, `requireIdle`, `waitFor` and `onRunning`."""
+class SegmentationLogic(BusyLogic):
+    """The part of the module's logic that segments; it uses its `process` and `onRunning`."""
 
     _run: SegmentationRun | SequenceRun | None = None
 

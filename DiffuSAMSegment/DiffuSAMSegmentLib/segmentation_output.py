@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from .scene_nodes import removeNode, segmentIDs, volumeOf
 from .segment_origin import ORIGIN_TAG, originKey, segmentTag, wasFoundIn
 from .sequence_frame import ShownFrame
 
@@ -237,12 +236,6 @@ class SegmentationOutput:
             self.node.CreateClosedSurfaceRepresentation()
 
 
-def volumeOf(segmentationNode):
-    """The volume on whose grid a segmentation is, or None."""
-    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    return segmentationNode.GetNodeReference(role)
-
-
 def outputFor(volumeNode):
     """The newest segmentation that a run made of a volume, or None."""
     if volumeNode is None:
@@ -250,19 +243,6 @@ def outputFor(volumeNode):
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     own = [node for node in nodes if node.GetAttribute(REPORT_ATTRIBUTE) and volumeOf(node) is volumeNode]
     return own[-1] if own else None
-
-
-def exists(node) -> bool:
-    """Whether a node is still in the scene."""
-    return node is not None and bool(slicer.mrmlScene.IsNodePresent(node))
-
-
-def removeNode(node) -> None:
-    """Removes a node with what was made for it alone."""
-    for own in (node.GetDisplayNode(), node.GetStorageNode()):
-        if own is not None:
-            slicer.mrmlScene.RemoveNode(own)
-    slicer.mrmlScene.RemoveNode(node)
 
 
 def reportOf(segmentationNode) -> dict | None:
@@ -276,30 +256,12 @@ def reportOf(segmentationNode) -> dict | None:
         return None
 
 
-def shape(volumeNode) -> tuple[int, int, int]:
-    """Voxels of a volume node as (z, y, x)."""
-    x, y, z = volumeNode.GetImageData().GetDimensions()
-    return z, y, x
-
-
-def openLabels(path: Path, size: tuple[int, int, int]):
-    """The labels that the child process writes, read as it writes them."""
-    import numpy as np
-
-    return np.memmap(path, np.uint8, "r", shape=size)
-
-
 def _binary() -> str:
     return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
 def _surface() -> str:
     return slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-
-
-def segmentIDs(node) -> list[str]:
-    segmentation = node.GetSegmentation()
-    return [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
 
 
 def _removeSegment(segmentation, identifier: str) -> None:

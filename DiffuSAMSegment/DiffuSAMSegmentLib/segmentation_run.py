@@ -12,7 +12,8 @@ from slicer.i18n import tr as _
 
 from .errors import SegmentationError, hintOf, unforeseen, withNames
 from .library_location import addLibraryToPath
-from .segmentation_output import SegmentationOutput, exists, openLabels, shape
+from .scene_nodes import exists, shape
+from .segmentation_output import SegmentationOutput
 from .temporary_folder import makeTemporaryFolder, removeTemporaryFolder
 from .volume_export import exportVolume, hasVoxels
 from .worker_process import WorkerProcess
@@ -177,13 +178,13 @@ class SegmentationRun:
             return
         boxes, self._boxes = self._boxes, []
         if self._labels is None:
-            self._labels = openLabels(self._live, self._shape)
+            self._labels = _openLabels(self._live, self._shape)
         self._output.update(self._labels, boxes)
 
     def _finish(self, report: dict) -> None:
         self._stopRefreshing()
         report["inputs"][0]["path"] = self.volumeNode.GetName()
-        self._output.finish(openLabels(self._live, self._shape), json.dumps(report))
+        self._output.finish(_openLabels(self._live, self._shape), json.dumps(report))
         self.ended = True
         self._removeFolder()
         self.listener.progress("write", 1, 1)
@@ -245,3 +246,10 @@ def _requireVolume(volumeNode) -> None:
     if volumeNode.GetImageData().GetNumberOfScalarComponents() != 1:
         message = _("{volume} is a colour or vector volume.").format(volume=volumeNode.GetName())
         raise SegmentationError(message, _("Choose a greyscale CT or MR volume."))
+
+
+def _openLabels(path: Path, size: tuple[int, int, int]):
+    """The labels that the child process writes, read as it writes them."""
+    import numpy as np
+
+    return np.memmap(path, np.uint8, "r", shape=size)

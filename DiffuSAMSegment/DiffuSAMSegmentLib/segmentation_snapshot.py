@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import slicer
 
-from .segmentation_output import REPORT_ATTRIBUTE, exists, segmentIDs, volumeOf
+from .scene_nodes import exists, segmentIDs, volumeOf
+from .segmentation_output import REPORT_ATTRIBUTE
 
 
 class SegmentationSnapshot:

@@ -6,7 +6,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError, unforeseen
-from .segmentation_output import exists, removeNode
+from .scene_nodes import exists, removeNode
 from .segmentation_run import RunListener, RunSettings, SegmentationRun
 from .segmentation_snapshot import SegmentationSnapshot
 from .sequence_frame import browserOf

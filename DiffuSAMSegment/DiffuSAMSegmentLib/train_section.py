@@ -12,7 +12,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError, unforeseen
-from .panel_parts import Lock, OrganList
+from .organ_list import OrganList
+from .panel_lock import Lock
 from .priors import PriorCard
 from .progress_text import stageText, timeText
 from .training_cases import CaseTable

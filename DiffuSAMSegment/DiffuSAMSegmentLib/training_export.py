@@ -9,9 +9,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError
-from .priors import guessModality
-from .segmentation_output import exists
+from .scene_nodes import exists
 from .volume_export import exportOnGrid, exportVolume, hasVoxels
+from .volume_modality import guessModality
 
 MOST_ORGANS = 255
 

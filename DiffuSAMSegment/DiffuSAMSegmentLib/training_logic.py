@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import qt
-import slicer
 from slicer.i18n import tr as _
 
+from .busy_logic import BusyLogic
 from .errors import SegmentationError
 from .training_export import TrainingCase, organCounts
 from .training_run import LICENCE, TrainingListener, TrainingRun, TrainingSettings
 
 
-class TrainingLogic:
-    """The part of the module's logic that trains; it uses its `process` and asks whether it is `running`."""
+class TrainingLogic(BusyLogic):
+    """The part of the module's logic that trains; it uses its `process`."""
 
     _trainingRun: TrainingRun | None = None
 
@@ -121,28 +120,3 @@ class TrainingLogic:
         self._trainingRun.take(event)
         if not self.training:
             self._trainingRun = None  # it holds its nodes, which the scene may let go of
-
-    def requireIdle(self) -> None:
-        """Refuses where the child process is busy.
-
-        :raises SegmentationError: says with what
-        """
-        if self.running:
-            raise SegmentationError(
-                _("Another volume is being segmented."), _("Stop it, or wait for its end.")
-            )
-        if self.training:
-            raise SegmentationError(_("A prior is being trained."), _("Stop it, or wait for its end."))
-
-    def waitFor(self, run) -> None:
-        """Lets the application go on until a run has ended.
-
-        It is stopped when the main window closes: Slicer could not quit before its end, and nobody would see why.
-        """
-        window = slicer.util.mainWindow()
-        shown = window is not None and window.visible
-        while not run.ended:
-            slicer.app.processEvents()
-            if shown and not window.visible:
-                run.stop()
-            qt.QThread.msleep(10)

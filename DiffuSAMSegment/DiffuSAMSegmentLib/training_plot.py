@@ -6,7 +6,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .segmentation_output import exists
+from .scene_nodes import exists
 
 _TOTAL_COLOUR = (0.15, 0.15, 0.15)
 # Told apart also by those who do not see all colours (Okabe and Ito).

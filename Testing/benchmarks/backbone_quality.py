@@ -16,7 +16,7 @@ from common import ORGANS, development_cases, write_result
 from torch.nn import functional as F
 
 from DiffuSAMLib.backbones import Backbone, Memory, mask_to_logits
-from DiffuSAMLib.datasets import load_stack
+from DiffuSAMLib.labelled_stacks import load_stack
 from DiffuSAMLib.slices import as_channels
 from DiffuSAMLib.splits import refuse_overlap
 from DiffuSAMLib.weights import load_backbone

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from DiffuSAMLib import __version__
-from DiffuSAMLib.datasets import LabelledFiles, read_dataset
 from DiffuSAMLib.files import atomic_path
 from DiffuSAMLib.json_values import to_json_value
+from DiffuSAMLib.labelled_files import LabelledFiles, read_dataset
 from DiffuSAMLib.splits import load_split
 
 ROOT = Path(__file__).resolve().parents[2]

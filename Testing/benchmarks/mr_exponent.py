@@ -18,8 +18,8 @@ from typing import Any
 from common import ORGANS, RESULTS, SPLITS, labelled_cases, provenance, write_result
 from protocols import CLEAN_BACKBONE
 
-from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.evaluation import evaluate
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.splits import load_split
 from DiffuSAMLib.weights import load_prior
 

@@ -13,10 +13,11 @@ from outline_segmenter import OutlineSegmenter
 from protocols import Job
 from units import Unit, fingerprint
 
-from DiffuSAMLib.datasets import load_stack, read_case
+from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.evaluation import Evaluation, evaluate, evaluate_by
-from DiffuSAMLib.files import sha256_of
 from DiffuSAMLib.label_traits import label_traits
+from DiffuSAMLib.labelled_files import read_case
+from DiffuSAMLib.labelled_stacks import load_stack
 from DiffuSAMLib.mr_gamma import mr_gamma
 from DiffuSAMLib.planes import planes_to_learn
 from DiffuSAMLib.pretrain import pretrain_backbone

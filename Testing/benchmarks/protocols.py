@@ -11,8 +11,8 @@ from typing import Literal
 from common import BENCHMARKS, ORGANS, SPLITS, labelled_cases
 
 from DiffuSAMLib.catalogue import locate
-from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.splits import Split, load_split, refuse_overlap
 from DiffuSAMLib.weights import LoadedBackbone, load_backbone
 

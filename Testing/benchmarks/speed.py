@@ -21,10 +21,11 @@ from common import DATA, ORGANS, ROOT, write_result
 
 from DiffuSAMLib.backbones import Backbone
 from DiffuSAMLib.case_pairs import case_name
-from DiffuSAMLib.datasets import load_stack, read_dataset
 from DiffuSAMLib.geometry import Geometry
+from DiffuSAMLib.labelled_files import read_dataset
+from DiffuSAMLib.labelled_stacks import load_stack
+from DiffuSAMLib.peak_memory import peak_memory_mb
 from DiffuSAMLib.prior import Prior, PriorConfig
-from DiffuSAMLib.run_report import peak_memory_mb
 from DiffuSAMLib.segmentation_files import write_scalar, write_segmentation
 from DiffuSAMLib.segmenter import Segmenter
 from DiffuSAMLib.terminology import segment_for

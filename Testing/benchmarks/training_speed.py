@@ -21,10 +21,10 @@ from common import ORGANS, SPLITS, labelled_cases, write_result
 from protocols import PROTOCOLS
 
 from DiffuSAMLib.backbones import Backbone
-from DiffuSAMLib.datasets import load_stack
+from DiffuSAMLib.labelled_stacks import load_stack
+from DiffuSAMLib.peak_memory import peak_memory_mb
 from DiffuSAMLib.prior import Prior
 from DiffuSAMLib.recipe import RECIPES, Recipe
-from DiffuSAMLib.run_report import peak_memory_mb
 from DiffuSAMLib.splits import load_split
 from DiffuSAMLib.stack_pool import StackPool
 from DiffuSAMLib.training import PriorTraining

@@ -40,8 +40,7 @@ def host(started_host: Any) -> Iterator[Any]:
                 guard.look_for_strays(state(loaded[name]).widget)
             started_host.unload_module(name)
         started_host.process_events()
-        if guard.leftovers():
-            started_host.process_events(0.3)  # what was told to end may need a moment
+        guard.wait_for_leftovers()
     started_host.set_testing(True)
     started_host.clean()
     if problems := guard.problems():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,6 +127,12 @@ class Guard:
         if state(self.host.app).__dict__.get("paused", 0):
             found.append("paused rendering")
         return found
+
+    def wait_for_leftovers(self) -> None:
+        """Gives what was told to end five seconds to do so."""
+        end = time.monotonic() + 5
+        while self.leftovers() and time.monotonic() < end:
+            self.host.process_events(0.05)
 
     def problems(self) -> list[str]:
         found = [f"Exception that Slicer would only print:\n{e}" for e in self.exceptions]

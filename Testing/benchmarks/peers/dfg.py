@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from unet import FeatureUNet, trained_unet
 
 from DiffuSAMLib.backbones import Backbone, Memory, mask_to_logits
-from DiffuSAMLib.datasets import LabelledStack, load_stack
+from DiffuSAMLib.labelled_stacks import LabelledStack, load_stack
 from DiffuSAMLib.slice_sampler import Batch
 
 SURE = 0.9

@@ -29,7 +29,7 @@ from target_adaptation import (
 from torch import Tensor
 from unet import FeatureUNet, trained_unet
 
-from DiffuSAMLib.datasets import LabelledStack
+from DiffuSAMLib.labelled_stacks import LabelledStack
 
 PASSES = 4
 UNCERTAINTY = 0.05

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from DiffuSAMLib.backbones import Backbone, ImageFeatures, Memory, mask_to_logits
-from DiffuSAMLib.datasets import LabelledStack, load_stack
+from DiffuSAMLib.labelled_stacks import LabelledStack, load_stack
 from DiffuSAMLib.slices import as_channels
 
 SUPPORTS = 3

@@ -12,9 +12,9 @@ import numpy as np
 from protocols import Job, add_job_options, jobs
 from units import Unit
 
-from DiffuSAMLib.datasets import LabelledFiles
 from DiffuSAMLib.evaluation import Evaluation, evaluate_by
 from DiffuSAMLib.interrupts import terminated_as_interrupt
+from DiffuSAMLib.labelled_files import LabelledFiles
 from DiffuSAMLib.volumes import Volume
 
 

@@ -21,7 +21,8 @@ from slice_training import segment_slices
 from torch import Tensor
 
 from DiffuSAMLib.backbones import ABSENT_LOGIT, MASK_LOGIT, Backbone, Decoded, Memory, mask_to_logits
-from DiffuSAMLib.datasets import LabelledFiles, read_case, to_stack
+from DiffuSAMLib.labelled_files import LabelledFiles, read_case
+from DiffuSAMLib.labelled_stacks import to_stack
 from DiffuSAMLib.slices import as_channels
 from DiffuSAMLib.volumes import Volume
 

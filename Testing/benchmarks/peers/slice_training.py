@@ -20,11 +20,11 @@ from units import fingerprint
 
 from DiffuSAMLib.augmentation import IntensityAugmentation, SpatialAugmentation
 from DiffuSAMLib.checkpoints import read_checkpoint, write_checkpoint
-from DiffuSAMLib.datasets import LabelledStack, load_stack
 from DiffuSAMLib.edge_aware_smoothing import smooth_masks
 from DiffuSAMLib.full_resolution import PlaneLogits, to_volume
 from DiffuSAMLib.geometry import to_canonical
 from DiffuSAMLib.hounsfield import remove_bright, remove_fat
+from DiffuSAMLib.labelled_stacks import LabelledStack, load_stack
 from DiffuSAMLib.plane_smoothing import SMOOTHED_SIDE
 from DiffuSAMLib.postprocessing import clean_labels
 from DiffuSAMLib.recipe import TrainingConfig

@@ -16,8 +16,8 @@ from torch import Tensor
 from unet import FeatureUNet
 from units import fingerprint
 
-from DiffuSAMLib.datasets import LabelledStack, to_stack
 from DiffuSAMLib.errors import InputError
+from DiffuSAMLib.labelled_stacks import LabelledStack, to_stack
 from DiffuSAMLib.volumes import read_volume
 
 # The source network is the one with the strongest augmentation; adapting takes a quarter of its time.

@@ -1,4 +1,4 @@
-"""The slices some millimetres below and above a slice: what an organ's end looks like is seen from there."""
+"""The image features of slices of a training stack, and of the slices some millimetres below and above them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from .backbones import Backbone, ImageFeatures
-from .datasets import LabelledStack
-
-
-def numbers_beside(
-    numbers: Sequence[int], *, count: int, spacing: float, reach_mm: float
-) -> tuple[list[int], list[int]]:
-    """For each slice of a stack the number of the one below and of the one above it.
-
-    Args:
-        numbers: Of the slices.
-        count: How many the stack has; its ends stand for what is beyond.
-        spacing: Distance of neighbours in mm.
-        reach_mm: How far away, to the nearest slice but at least one.
-    """
-    step = max(1, round(reach_mm / spacing))
-    return [max(0, number - step) for number in numbers], [
-        min(count - 1, number + step) for number in numbers
-    ]
+from .labelled_stacks import LabelledStack
+from .slices import numbers_beside
 
 
 def stack_features(

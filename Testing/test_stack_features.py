@@ -5,20 +5,8 @@ import torch
 from cases import a_stack
 
 from DiffuSAMLib.backbones import Backbone
-from DiffuSAMLib.slices_beside import numbers_beside, stack_features
-
-
-def test_slices_beside_are_the_nearest_at_that_distance() -> None:
-    assert numbers_beside([4, 5], count=12, spacing=3.0, reach_mm=9.0) == ([1, 2], [7, 8])
-    assert numbers_beside([4], count=12, spacing=4.0, reach_mm=9.0) == ([2], [6])
-
-
-def test_of_thick_slices_the_neighbours_are_beside() -> None:
-    assert numbers_beside([4], count=12, spacing=30.0, reach_mm=9.0) == ([3], [5])
-
-
-def test_the_ends_of_a_stack_stand_for_what_is_beyond() -> None:
-    assert numbers_beside([0, 3], count=4, spacing=3.0, reach_mm=9.0) == ([0, 0], [3, 3])
+from DiffuSAMLib.slices import numbers_beside
+from DiffuSAMLib.stack_features import stack_features
 
 
 def test_features_beside_are_those_of_the_slices_there(a_compact_backbone: Backbone) -> None:
