@@ -28,6 +28,7 @@ WITHOUT = (
     "no_reach",
     "no_reach_smooth",
     "slices_alone_smooth",
+    "outlines_smooth",
 )
 
 
@@ -53,7 +54,16 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
         yield ["peers/unetr.py", *FEW_SHOT, *which]
         if draw in PROTOCOLS["D"].draws:
             yield ["diffusam.py", "D", "--regression", *which]
-            yield ["ablations.py", "D", "--only", "no_smooth", "no_reach", "axial_only", *which]
+            yield [
+                "ablations.py",
+                "D",
+                "--only",
+                "no_smooth",
+                "no_reach",
+                "axial_only",
+                "outlines_smooth",
+                *which,
+            ]
             for peer in (*TRAINING_FREE, *TRAINED):
                 only = ["--only", "unet"] if peer == "unet" else []
                 yield [f"peers/{peer}.py", "D", *only, *which]
