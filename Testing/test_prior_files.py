@@ -155,7 +155,7 @@ def test_an_unknown_older_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_prior_of_the_network_before_is_refused_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"for a network that is no more\. Train it again"):
+    with pytest.raises(WeightsError, match=r"for a network that no longer exists\. Train it again"):
         read_header(with_header(tmp_path / "o.safetensors", schema_version=1))
 
 

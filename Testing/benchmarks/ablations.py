@@ -52,7 +52,6 @@ INFERENCE = (
             ("0.75", "presence from 0.75", 0.75),
         )
     ),
-    PriorRow("outlines", "the prior's outlines as masks: no memories, no SAM2", options=BASE, outlines=True),
     PriorRow("no_refine", "outlines not refined", options=replace(BASE, refine=False)),
     PriorRow("no_clean", "no clean-up", options=replace(BASE, clean=False)),
     PriorRow("no_3d_no_clean", "no 3D, no clean-up", options=SLICE_BY_SLICE),
