@@ -69,6 +69,7 @@ class HeldOut:
 
     @property
     def is_whole_case(self) -> bool:
+        """Whether all slices of the case are kept out of the training, not a part of them."""
         return self.blocked is None
 
     def leaves_out(self, case: str) -> bool:

@@ -246,16 +246,16 @@ def held_at(installed: Installed, logic: Any, reached: Callable[[], Any]) -> Ite
     It never computes while this process looks: on a quick computer it would be at the end before it is looked at.
     """
     end = time.monotonic() + PATIENCE_S
-    # It may have come so far before: it has to stand still all the same.
-    let_compute(logic.process.pid, False)
-    while not reached():
-        if time.monotonic() > end:
-            raise TimeoutError(f"Not within {PATIENCE_S} s.")
-        let_compute(logic.process.pid, True)
-        time.sleep(0.01)
-        let_compute(logic.process.pid, False)
-        installed.host.process_events()
     try:
+        # It may have come so far before: it has to stand still all the same.
+        let_compute(logic.process.pid, False)
+        while not reached():
+            if time.monotonic() > end:
+                raise TimeoutError(f"Not within {PATIENCE_S} s.")
+            let_compute(logic.process.pid, True)
+            time.sleep(0.01)
+            let_compute(logic.process.pid, False)
+            installed.host.process_events()
         yield
     finally:
         let_compute(logic.process.pid, True)
