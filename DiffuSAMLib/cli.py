@@ -162,7 +162,8 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-3d",
         action="store_true",
-        help="leave out what joins the slices: equation 3, smoothing across them, and the regions of organs",
+        help="leave out what joins the slices: equation 3, smoothing across them, how bright organs are in all of "
+        "them, and the regions of organs",
     )
     command.add_argument(
         "--axial-only", action="store_true", help="leave out the other planes of a prior that knows three"
@@ -171,6 +172,11 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
         "--no-regions",
         action="store_true",
         help="in a modality that the prior has not learnt from, let organs lie anywhere",
+    )
+    command.add_argument(
+        "--no-appearance",
+        action="store_true",
+        help="with a prior of few cases, do not ask how bright the organs are in this scan",
     )
     command.add_argument(
         "--no-smooth", action="store_true", help="do not let masks spread to the edges of the image's tissues"
@@ -347,6 +353,7 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         samples=arguments.samples,
         seed=arguments.seed,
         regions=not arguments.no_regions,
+        appearance=not arguments.no_appearance,
         smooth=not arguments.no_smooth,
         refine=not arguments.no_refine,
         clean=not arguments.no_clean,

@@ -89,6 +89,7 @@ def write_prior(
                 modalities=tuple(record.known),
                 planes=tuple(record.planes),
                 mr_gamma=record.mr_gamma,
+                appearance=record.appearance,
             ),
             backbone=loaded,
             title=title or record.title,

@@ -20,8 +20,9 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 class LiveLabels:
     """A uint8 file `(z, y, x)` on the image's own grid, filled organ by organ and slice by slice.
 
-    Masks are enlarged from the network's resolution as in the final result, but not kept to regions, smoothed, refined or
-    cleaned. Where two organs claim a pixel, the surer one has it. After `finish` the file holds the final labels.
+    Masks are enlarged from the network's resolution as in the final result, but not kept to regions, weighed by
+    brightness, smoothed, refined or cleaned. Where two organs claim a pixel, the surer one has it. After `finish` the
+    file holds the final labels.
 
     Args:
         path: Raw file without a header; made new with the first run.

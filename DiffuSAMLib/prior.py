@@ -58,6 +58,7 @@ class PriorConfig:
         modalities: Of the scans that the weights have seen; in others organs are kept to their regions.
         planes: Those it has learnt from, the axial one first.
         mr_gamma: Exponent of MR intensities scaled to 0..1, see `mr_gamma`; above 1 shows them darker.
+        appearance: How much it counts how bright organs are in the scan at hand, see `appearance_weight`; 0: nothing.
 
     Raises:
         ValueError: A value is not possible.
@@ -79,6 +80,7 @@ class PriorConfig:
     modalities: tuple[str, ...] = ("CT", "MR")
     planes: tuple[Plane, ...] = AXIAL
     mr_gamma: float = 1.0
+    appearance: float = 0.0
 
     def __post_init__(self) -> None:
         # Headers are made by others, too.
@@ -106,6 +108,8 @@ class PriorConfig:
             raise ValueError(f"reach_mm must be 0 or more, not {self.reach_mm}")
         if not 0 < self.mr_gamma < float("inf"):
             raise ValueError(f"mr_gamma must be above 0, not {self.mr_gamma}")
+        if not 0 <= self.appearance < float("inf"):
+            raise ValueError(f"appearance must be 0 or more, not {self.appearance}")
         if not all(len(place) == 3 and np.isfinite(place).all() for place in dict(self.layout).values()):
             raise ValueError(f"layout must have three numbers for each label, not {self.layout}")
 

@@ -20,6 +20,7 @@ from .lanes import Lanes, even_parts
 from .organ_names import chosen_organs
 from .organ_traits import OrganTraits
 from .out_of_memory import telling_memory
+from .plane_appearance import weigh_plane
 from .plane_smoothing import smooth_plane
 from .planes import AXIAL, usable_planes
 from .prior import SAMPLING_STEPS, Prior, outline_memory
@@ -44,6 +45,8 @@ class SegmentOptions:
         seed: Of the noise.
         regions: In a modality that the prior has not learnt from, keep organs to where training cases have them, seen
             from the other organs; not where slices stand by themselves, nor where three planes are joined.
+        appearance: Where the prior knows few cases, ask how bright the organs are in the scan at hand; not where three
+            planes are joined.
         smooth: Let masks spread within what the image shows as one piece, across slices too where these are chained;
             those of three planes that are joined are not smoothed.
         refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
@@ -58,6 +61,7 @@ class SegmentOptions:
     samples: int = 1
     seed: int = 0
     regions: bool = True
+    appearance: bool = True
     smooth: bool = True
     refine: bool = True
     clean: bool = True
@@ -176,9 +180,13 @@ class Segmenter:
                     axial = found[0]
                     pixel = axial.grid.spacing(axial.order.geometry, axial.logits.shape[-1])
                     traits.keep_to_regions(axial.logits, pixel)
-                # Joined, three planes are not the better for it.
+                # Joined, three planes are not the better for smoothing; the brightness was not tried there.
+                across = options.propagation.three_d
+                weight = self.prior.config.appearance if options.appearance else 0.0
+                if weight and len(views) == 1:
+                    found = [weigh_plane(views[0], found[0], weight=weight, across=across)]
                 if options.smooth and len(views) == 1:
-                    found = [smooth_plane(views[0], found[0], across=options.propagation.three_d)]
+                    found = [smooth_plane(views[0], found[0], across=across)]
                 labels, confidence = to_volume(volume, found, refine=options.refine)
         # In the computer's memory, whatever the device.
         with timer("clean"), _memory_errors(torch.device("cpu")):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .appearance import appearance_weight
 from .checkpoints import read_checkpoint
 from .devices import choose_device
 from .errors import InputError, UnfinishedRunError
@@ -34,7 +35,7 @@ from .training import PriorTraining
 from .training_events import TrainingListener
 from .training_lock import training_lock
 from .training_log import TrainingLog
-from .training_material import training_material
+from .training_material import stacks_to_learn, training_material
 from .training_paths import checkpoint_path, run_folder
 from .training_pictures import TrainingPictures
 from .training_record import RunRecord
@@ -188,6 +189,9 @@ def _train(
             procedural=recipe.procedural,
             twins=recipe.twins,
             earlier=earlier.header if earlier else None,
+        ),
+        appearance=appearance_weight(
+            len(stacks_to_learn(stacks, held_out)) + (earlier.cases_of(chosen) if earlier else 0)
         ),
         image_digests=learnt.digests,
     )

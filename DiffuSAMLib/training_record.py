@@ -49,6 +49,7 @@ class RunRecord:
         known: Modalities of all scans that the weights have seen.
         planes: In which the cases are cut into slices.
         mr_gamma: How dark it wants to see MR.
+        appearance: How much it counts how bright organs are in a scan.
         image_digests: `image_digest` of every image that the weights have seen, as far as is known: names of files
             can be changed.
     """
@@ -71,6 +72,7 @@ class RunRecord:
     known: list[str] = dataclasses.field(default_factory=lambda: ["CT", "MR"])
     planes: list[Plane] = dataclasses.field(default_factory=lambda: list(AXIAL))
     mr_gamma: float = 1.0
+    appearance: float = 0.0
     image_digests: list[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> str:
@@ -126,6 +128,7 @@ class RunRecord:
             title=title or begun.title,
             licence=licence or begun.licence,
             mr_gamma=begun.mr_gamma,
+            appearance=begun.appearance,
             known=begun.known,
             # Images that were others before it was interrupted were seen too.
             image_digests=sorted({*mine.image_digests, *begun.image_digests}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,11 @@ class EarlierPrior:
         if not self.header.training.get("cases"):
             return ()
         return tuple(self.header.config.get("modalities", self.header.modalities))
+
+    def cases_of(self, organs: Sequence[str]) -> int:
+        """How many cases its weights have learnt such organs from."""
+        known = {organ_key(label.name) for label in self.header.labels}
+        return len(self.header.training.get("cases", ())) if known & set(map(organ_key, organs)) else 0
 
 
 def earlier_prior(start: str, backbone: LoadedBackbone, config: PriorConfig) -> EarlierPrior | None:

@@ -170,6 +170,11 @@ def test_a_setting_that_is_new_makes_no_earlier_result_stale() -> None:
     Unit(job(), "unet", {"recipe": earlier}).measure(lambda: (evaluation(0.5), {}))
     assert Unit(job(), "unet", {"recipe": recipe.to_dict()}).is_measured
     assert not Unit(job(), "unet", {"recipe": Recipe().to_dict()}).is_measured
+    # Nor could options ask for the brightness in the scan.
+    Unit(job(), "unet", {"options": {"smooth": True}}).measure(lambda: (evaluation(0.5), {}))
+    for appearance in (True, False):
+        options = {"smooth": True, "appearance": appearance}
+        assert Unit(job(), "unet", {"options": options}).is_measured == (not appearance)
     # A prior that was trained by then has the name that it would get today.
     assert prior_rows.in_oldest_schema(recipe) == earlier
     assert prior_rows.in_oldest_schema(Recipe()) == Recipe().to_dict()

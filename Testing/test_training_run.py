@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from training_runs import OPTIONS, RECIPE, StopAfter, folders
 
+from DiffuSAMLib.appearance import HIGHEST_WEIGHT
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.errors import InputError, OutputError, UnfinishedRunError, WeightsError
@@ -172,6 +173,8 @@ def test_what_is_held_out_whole_counts_for_no_modality(cases: list[LabelledFiles
     assert header.training["held_out"]["case"] == "case3"
     assert header.modalities == ("CT",)
     assert (list(header.config["modalities"]), header.config["mr_gamma"]) == (["CT"], PROCEDURAL_MR_GAMMA)
+    # Three are left.
+    assert header.config["appearance"] == HIGHEST_WEIGHT
 
 
 def test_patience_ends_a_run_that_gets_no_better(
@@ -199,7 +202,7 @@ def test_a_run_killed_again_and_again_goes_on_as_if_nothing_had_happened(
 ) -> None:
     """The checkpoint is written after each iteration here; after two minutes at most as users run it."""
     monkeypatch.undo()  # a process of its own measures on all slices
-    options = [*folders(cases), *OPTIONS, "--iterations", "30"]
+    options = [*folders(cases), *OPTIONS, "--iterations", "20"]
     cut, whole = tmp_path / "cut.safetensors", tmp_path / "whole.safetensors"
     assert main(["train", *options, "-o", str(whole)]) == 0
     kill_training([*options, "-o", str(cut)], signal.SIGKILL, tmp_path)
@@ -211,7 +214,7 @@ def test_a_run_killed_again_and_again_goes_on_as_if_nothing_had_happened(
     assert main(["train", *resumed]) == 0
     # Not to the bit: the processes may share their work among threads in another way.
     torch.testing.assert_close(load_file(cut), load_file(whole), atol=2e-3, rtol=2e-3)
-    assert rows(tmp_path / "cut.run" / "losses.csv")[-1]["iteration"] == "30"
+    assert rows(tmp_path / "cut.run" / "losses.csv")[-1]["iteration"] == "20"
 
 
 def kill_training(options: list[str], sent: signal.Signals, folder: Path) -> None:

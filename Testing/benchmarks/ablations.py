@@ -18,19 +18,24 @@ from DiffuSAMLib.propagation import PropagationConfig
 from DiffuSAMLib.recipe import load_recipe
 from DiffuSAMLib.segmenter import SegmentOptions
 
-# Ablations are changes of the row "no_smooth": what smoothing and regions mend would hide what each part is worth.
-BASE = SegmentOptions(regions=False, smooth=False)
+# Ablations are changes of the row "no_smooth": what smoothing, regions and the scan's own brightness mend would hide
+# what each part is worth.
+BASE = SegmentOptions(regions=False, appearance=False, smooth=False)
 
 
 def _chained(**changes: object) -> SegmentOptions:
     return replace(BASE, propagation=replace(PropagationConfig(), **changes))  # type: ignore[arg-type]
 
 
+# Of priors of few cases.
+NO_APPEARANCE = PriorRow(
+    "no_appearance", "DiffuSAM, brightness not asked for", options=SegmentOptions(appearance=False)
+)
 # Of protocols whose modality the prior has not learnt from.
 NO_REGIONS = PriorRow("no_regions", "organs not kept to regions", options=replace(BASE, smooth=True))
 NO_SMOOTH = PriorRow("no_smooth", "masks not smoothed, organs not kept to regions", options=BASE)
 NO_SMOOTH_NO_3D = PriorRow("no_smooth_no_3d", "no 3D", options=_chained(three_d=False))
-NO_3D = PriorRow("no_3d", "no 3D", options=replace(NO_SMOOTH_NO_3D.options, smooth=True))
+NO_3D = PriorRow("no_3d", "no 3D", options=replace(NO_SMOOTH_NO_3D.options, appearance=True, smooth=True))
 SLICE_BY_SLICE = replace(NO_SMOOTH_NO_3D.options, clean=False)
 # Options of segmenting: any prior can show what they do.
 INFERENCE = (
@@ -65,7 +70,7 @@ AXIAL = PriorRow("axial", "axial slices alone, in training too", {"planes": "axi
 ALONE = {"reach_mm": 0.0}
 # Each of these is a training of its own.
 TRAINING = tuple(
-    replace(row, options=replace(row.options, regions=False, smooth=False))
+    replace(row, options=replace(row.options, regions=False, appearance=False, smooth=False))
     for row in (
         PriorRow("no_procedural", "begun with the same prior, no procedural abdomens besides", procedural=0),
         PriorRow("no_twins", "no MR-like twins of the CT cases", {"twins": 0}),
@@ -81,7 +86,9 @@ TRAINING = tuple(
             ALONE,
             slice_context=0,
         ),
-        PriorRow("no_neighbours_no_3d", "that and no 3D", ALONE, options=NO_3D.options, slice_context=0),
+        PriorRow(
+            "no_neighbours_no_3d", "that and no 3D", ALONE, options=NO_SMOOTH_NO_3D.options, slice_context=0
+        ),
         PriorRow(
             "slices_alone", "that, no 3D and no clean-up", ALONE, options=SLICE_BY_SLICE, slice_context=0
         ),
@@ -110,10 +117,16 @@ SLICES_ALONE_SMOOTH = PriorRow(
     slice_context=0,
 )
 NO_REACH_SMOOTH = PriorRow(
-    "no_reach_smooth", "DiffuSAM, slices 9 mm away not seen by the decoder of outlines", ALONE
+    "no_reach_smooth",
+    "brightness not asked for, slices 9 mm away not seen by the decoder of outlines",
+    ALONE,
+    options=NO_APPEARANCE.options,
 )
 OUTLINES_SMOOTH = PriorRow(
-    "outlines_smooth", "DiffuSAM, its outlines as masks: no memories, no SAM2", outlines=True
+    "outlines_smooth",
+    "brightness not asked for, outlines as masks: no memories, no SAM2",
+    options=NO_APPEARANCE.options,
+    outlines=True,
 )
 # Of protocol A only.
 VOLUMES = tuple(
@@ -156,7 +169,7 @@ def main() -> None:
             recipe = load_recipe(arguments.recipe or job.protocol.recipe)
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             trains = prior is None and not arguments.inference_only
-            whole = [PriorRow("diffusam", "DiffuSAM"), OUTLINES_SMOOTH]
+            whole = [PriorRow("diffusam", "DiffuSAM"), NO_APPEARANCE, OUTLINES_SMOOTH]
             if job.protocol.name in ("B", "B-reverse"):
                 whole.append(NO_REGIONS)
             if trains and job.protocol.name != "D":

@@ -13,6 +13,7 @@ from outline_segmenter import OutlineSegmenter
 from protocols import Job
 from units import Unit, fingerprint
 
+from DiffuSAMLib.appearance import appearance_weight
 from DiffuSAMLib.content_hashes import sha256_of
 from DiffuSAMLib.evaluation import Evaluation, evaluate, evaluate_by
 from DiffuSAMLib.label_traits import label_traits
@@ -212,10 +213,11 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
         twins=recipe.twins,
         earlier=earlier.header if earlier else None,
     )
+    appearance = appearance_weight(len(cases) + (earlier.cases_of(organs) if earlier else 0))
     save_prior(
         path,
         averaged,
-        config=replace(config, mr_gamma=gamma, modalities=tuple(known)),
+        config=replace(config, mr_gamma=gamma, modalities=tuple(known), appearance=appearance),
         backbone=loaded,
         title=", ".join(organs),
         modalities=modalities,

@@ -19,22 +19,26 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
     "no_3d": ("DiffuSAM, no 3D", CHAINED),
-    "no_reach_smooth": (
-        "DiffuSAM, slices 9 mm away not seen by the decoder of outlines",
-        ("A", "B", "B-reverse"),
-    ),
     "slices_alone_smooth": (
         "DiffuSAM, every slice alone: no neighbours in the channels, no 3D, no clean-up",
         ("A", "B", "B-reverse"),
     ),
-    "outlines_smooth": ("DiffuSAM, its outlines as masks: no memories, no SAM2", tuple(PROTOCOLS)),
-    "no_regions": ("DiffuSAM, organs not kept to regions", ("B", "B-reverse")),
-    "no_smooth": ("DiffuSAM, masks not smoothed, organs not kept to regions", tuple(PROTOCOLS)),
-    "no_smooth_no_3d": ("that and no 3D", CHAINED),
-    "no_reach": (
-        "not smoothed, not kept to regions, slices 9 mm away not seen",
-        ("A", "B", "B-reverse", "D"),
+    "no_appearance": ("DiffuSAM, brightness not asked for", ("A", "B", "B-reverse")),
+    "no_reach_smooth": (
+        "brightness not asked for, slices 9 mm away not seen by the decoder of outlines",
+        ("A", "B", "B-reverse"),
     ),
+    "outlines_smooth": (
+        "brightness not asked for, outlines as masks: no memories, no SAM2",
+        tuple(PROTOCOLS),
+    ),
+    "no_regions": ("brightness not asked for, organs not kept to regions", ("B", "B-reverse")),
+    "no_smooth": (
+        "brightness not asked for, organs not kept to regions, masks not smoothed",
+        tuple(PROTOCOLS),
+    ),
+    "no_smooth_no_3d": ("that and no 3D", CHAINED),
+    "no_reach": ("that, slices 9 mm away not seen", ("A", "B", "B-reverse", "D")),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
     "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
     "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),

@@ -22,6 +22,7 @@ TRAINING_FREE = ("fate_sam", "sam2_points")
 TRAINED = ("unet", "frozen_decoder", "unetr")
 # Rows without something of the method that the main table has; a protocol skips those that it has not.
 WITHOUT = (
+    "no_appearance",
     "no_smooth",
     "no_smooth_no_3d",
     "no_regions",

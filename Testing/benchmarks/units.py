@@ -46,14 +46,18 @@ def _rounded(value: Any) -> Any:
 
 
 def in_present_schema(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with their recipe, if they have one, as today's program writes it.
+    """Settings with their recipe and options, if they have them, as today's program writes them.
 
     Raises:
         InputError: Today's program cannot read it.
     """
-    if "recipe" not in settings:
-        return dict(settings)
-    return {**settings, "recipe": Recipe.from_dict(settings["recipe"]).to_dict()}
+    present = dict(settings)
+    if "recipe" in settings:
+        present["recipe"] = Recipe.from_dict(settings["recipe"]).to_dict()
+    if "options" in settings:
+        # Of options that came later.
+        present["options"] = {"appearance": False, **settings["options"]}
+    return present
 
 
 @dataclass(frozen=True)
