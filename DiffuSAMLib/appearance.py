@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from .lanes import for_each_part
 
-# Of a prior of FEW cases or less: half to twice as much gains alike there, and loses where the prior knows 28.
+# Of a prior of FEW cases or less: half as much or one and a half times as much gains nearly as much there. It would lose
+# where the prior knows 28.
 HIGHEST_WEIGHT = 2.0
 FEW = 3
 # An organ is told from what lies within so many mm of it.
