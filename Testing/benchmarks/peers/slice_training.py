@@ -25,9 +25,9 @@ from DiffuSAMLib.full_resolution import PlaneLogits, to_volume
 from DiffuSAMLib.geometry import to_canonical
 from DiffuSAMLib.hounsfield import remove_bright, remove_fat
 from DiffuSAMLib.labelled_stacks import LabelledStack, load_stack
-from DiffuSAMLib.plane_smoothing import SMOOTHED_SIDE
 from DiffuSAMLib.postprocessing import clean_labels
 from DiffuSAMLib.recipe import TrainingConfig
+from DiffuSAMLib.shown_slices import SIDE as SMOOTHED_SIDE
 from DiffuSAMLib.slice_sampler import Batch, SliceSampler
 from DiffuSAMLib.slices import SliceGrid, as_channels
 from DiffuSAMLib.stack_pool import StackPool
