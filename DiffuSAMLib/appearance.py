@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy import ndimage
-from torch.nn import functional as F
 
-from .lanes import for_each_part
+from .finer_masks import changed_finer_masks
 
 # Of a prior of FEW cases or less: half as much or one and a half times as much gains nearly as much there. It would lose
 # where the prior knows 28.
@@ -24,8 +22,6 @@ MOST_EVIDENCE = 3.0
 # Near an organ nothing is less likely beforehand: so a prior that missed some of it can be outvoted.
 LEAST_LOGIT = -5.0
 MOST_LOGIT = 10.0
-# Of all organs that are looked at at a time: bounds memory.
-MOST_VALUES = 2**24
 
 
 def appearance_weight(cases: int) -> float:
@@ -51,26 +47,15 @@ def weigh_appearance(
     Returns:
         Logits `(n, organs, k, k)`, float16.
     """
-    count, organs = logits.shape[:2]
-    size = guide.shape[-1]
     levels = (guide * LEVELS).astype(np.uint8).clip(0, LEVELS - 1)
-    weighed = np.empty((count, organs, size, size), np.float16)
 
-    def weigh(part: slice) -> None:
-        enlarged = F.interpolate(
-            torch.from_numpy(logits[:, part].astype(np.float32)),
-            size=(size, size),
-            mode="bilinear",
-            align_corners=False,
-        ).numpy()
-        for organ in np.moveaxis(enlarged, 1, 0):
-            for begin in (0,) if across else range(count):
+    def weigh(masks: np.ndarray) -> None:
+        for organ in np.moveaxis(masks, 1, 0):
+            for begin in (0,) if across else range(len(organ)):
                 together = slice(begin, None if across else begin + 1)
                 _weigh(organ[together], levels[together], spacing, weight)
-        weighed[:, part] = enlarged
 
-    for_each_part(organs, weigh, most=max(1, MOST_VALUES // guide.size))
-    return weighed
+    return changed_finer_masks(logits, guide.shape[-1], weigh)
 
 
 def _weigh(

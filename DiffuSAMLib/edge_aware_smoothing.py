@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy.special import expit, logit
-from torch.nn import functional as F
 
-from .lanes import for_each_part
+from .finer_masks import changed_finer_masks
 
 # SPREAD: how far masks spread. EDGE: the step in an image of 0 to 1 across which they do so e times less. A third of
 # the first with one and a half of the second gives the same Dice.
 SPREAD = 1000.0
 EDGE = 0.007
 ROUNDS = 3
-# Of all organs that are smoothed at a time: bounds memory.
-MOST_VALUES = 2**24
 # Slices, or rows of slices, at a time.
 BLOCK = 16
 # Nothing is surer than this: rounding may bring probabilities to 0 or 1, or a little beyond.
@@ -38,26 +34,16 @@ def smooth_masks(logits: np.ndarray, guide: np.ndarray, *, across: bool) -> np.n
     Returns:
         Logits `(n, organs, k, k)`, float16.
     """
-    size = guide.shape[-1]
-    organs = logits.shape[1]
-    smoothed = np.empty((len(logits), organs, size, size), np.float16)
     axes = [axis for axis in ((2, 1, 0) if across else (2, 1)) if guide.shape[axis] > 1]
 
-    def smooth(part: slice) -> None:
-        enlarged = F.interpolate(
-            torch.from_numpy(logits[:, part].astype(np.float32)),
-            size=(size, size),
-            mode="bilinear",
-            align_corners=False,
-        ).numpy()
-        likely = expit(enlarged, out=enlarged)
+    def smooth(masks: np.ndarray) -> None:
+        likely = expit(masks, out=masks)
         for left in range(ROUNDS - 1, -1, -1):
             for axis in axes:
                 _smooth_along(likely, guide, axis, spread=1.5 * SPREAD * 4**left / (4**ROUNDS - 1))
-        smoothed[:, part] = logit(likely.clip(1 - SUREST, SUREST, out=likely), out=likely)
+        logit(likely.clip(1 - SUREST, SUREST, out=likely), out=masks)
 
-    for_each_part(organs, smooth, most=max(1, MOST_VALUES // guide.size))
-    return smoothed
+    return changed_finer_masks(logits, guide.shape[-1], smooth)
 
 
 def _smooth_along(likely: np.ndarray, guide: np.ndarray, axis: int, *, spread: float) -> None:

@@ -12,13 +12,13 @@ from .full_resolution import PlaneLogits
 from .propagation import NOTHING
 
 # Masks are worked on at this resolution, or at their own where that is finer.
-SIDE = 128
+FINER_SIDE = 128
 
 
 def finer_side(found: PlaneLogits) -> int:
     """Pixels along a side of the masks once they are finer."""
     side = found.logits.shape[-1]
-    return max(side, min(2 * side, SIDE))
+    return max(side, min(2 * side, FINER_SIDE))
 
 
 def shown_slices(found: PlaneLogits, *, beyond: int) -> range:

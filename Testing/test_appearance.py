@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffuSAMLib import appearance
+from DiffuSAMLib import finer_masks
 from DiffuSAMLib.appearance import AROUND_MM, appearance_weight, weigh_appearance
 
 MM = (5.0, 2.0, 2.0)
@@ -54,7 +54,7 @@ def test_organs_do_not_depend_on_each_other(
 ) -> None:
     half_of_it[:, 1, 16:22, 10:22] = 4.0
     together = weigh_appearance(half_of_it, bright_organ, MM, weight=1.0, across=True)
-    monkeypatch.setattr(appearance, "MOST_VALUES", 1)
+    monkeypatch.setattr(finer_masks, "MOST_VALUES", 1)
     one_by_one = weigh_appearance(half_of_it, bright_organ, MM, weight=1.0, across=True)
     alone = weigh_appearance(half_of_it[:, 1:], bright_organ, MM, weight=1.0, across=True)
     np.testing.assert_array_equal(together, one_by_one)

@@ -27,7 +27,7 @@ def _chained(**changes: object) -> SegmentOptions:
     return replace(BASE, propagation=replace(PropagationConfig(), **changes))  # type: ignore[arg-type]
 
 
-# Of priors of few cases.
+# Of priors of few cases that see axial slices alone.
 NO_APPEARANCE = PriorRow(
     "no_appearance", "DiffuSAM, brightness not asked for", options=SegmentOptions(appearance=False)
 )
@@ -169,7 +169,9 @@ def main() -> None:
             recipe = load_recipe(arguments.recipe or job.protocol.recipe)
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             trains = prior is None and not arguments.inference_only
-            whole = [PriorRow("diffusam", "DiffuSAM"), NO_APPEARANCE, OUTLINES_SMOOTH]
+            whole = [PriorRow("diffusam", "DiffuSAM"), OUTLINES_SMOOTH]
+            if job.protocol.name in ("A", "B", "B-reverse"):
+                whole.append(NO_APPEARANCE)
             if job.protocol.name in ("B", "B-reverse"):
                 whole.append(NO_REGIONS)
             if trains and job.protocol.name != "D":

@@ -27,7 +27,7 @@ from DiffuSAMLib.hounsfield import remove_bright, remove_fat
 from DiffuSAMLib.labelled_stacks import LabelledStack, load_stack
 from DiffuSAMLib.postprocessing import clean_labels
 from DiffuSAMLib.recipe import TrainingConfig
-from DiffuSAMLib.shown_slices import SIDE as SMOOTHED_SIDE
+from DiffuSAMLib.shown_slices import FINER_SIDE
 from DiffuSAMLib.slice_sampler import Batch, SliceSampler
 from DiffuSAMLib.slices import SliceGrid, as_channels
 from DiffuSAMLib.stack_pool import StackPool
@@ -281,7 +281,7 @@ def segment_slices(
     slices = grid.to_slices(stack)
     logits = logits_of(slices).softmax(1)[:, 1:].logit(eps=1e-4).numpy()
     if smooth:
-        guide = F.interpolate(slices[:, None], size=SMOOTHED_SIDE, mode="bilinear", antialias=True)
+        guide = F.interpolate(slices[:, None], size=FINER_SIDE, mode="bilinear", antialias=True)
         logits = smooth_masks(logits, guide[:, 0].clamp(0, 1).numpy(), across=True)
     labels, _ = to_volume(volume, [PlaneLogits(order, grid, logits)], refine=True)
     values, view, spacing = range(1, organs + 1), order.view(labels), order.geometry.spacing[::-1]
