@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import MASK_LOGIT, Backbone, ImageFeatures, mask_to_logits
 from .errors import InputError
 from .layout import Position
+from .lean_diffusers import DDIMScheduler, UNet2DModel
 from .organ_regions import OrganRegion, regions_from_json
 from .outline_decoder import GROUPS, OutlineDecoder, compete
 from .planes import AXIAL, PLANES, Plane
