@@ -6,30 +6,36 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
+INSTALLED := $(VENV)/installed
+# With what tests need besides: the test host of the Slicer module alone is larger than all the rest.
 READY := $(VENV)/ready
 # With what the benchmarks need besides.
 BENCHMARK_READY := $(VENV)/ready-benchmark
 
 .PHONY: setup demo host-demo test benchmark tables lint format clean
 
-setup: $(READY)
+setup: $(INSTALLED)
 
 # The stamp is touched last, so an interrupted installation is taken up again; an environment without a working
 # pip (Debian makes one where python3-venv is missing) is made anew.
-$(READY): pyproject.toml requirements-sam2.txt Makefile
+$(INSTALLED): pyproject.toml requirements-sam2.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --upgrade "setuptools>=77" wheel
 	$(PIP) install $(TORCH)
-	$(PIP) install --no-warn-conflicts --no-build-isolation --editable ".[dev]"
+	$(PIP) install --no-warn-conflicts --no-build-isolation --editable ".[cohort,processes,training]"
 	SAM2_BUILD_CUDA=0 $(PIP) install --no-deps --no-build-isolation -r requirements-sam2.txt
+	@touch $@
+
+$(READY): $(INSTALLED)
+	$(PIP) install --no-warn-conflicts --no-build-isolation --editable ".[dev]"
 	@touch $@
 
 $(BENCHMARK_READY): $(READY)
 	$(PIP) install --no-build-isolation --editable ".[dev,benchmark]"
 	@touch $@
 
-demo: $(READY)
+demo: $(INSTALLED)
 	$(BIN)/python -m DiffuSAMLib demo -o demo
 
 # The Slicer module in the test host, measured and pictured (Linux on x86_64); with the data sets, real cases too.

@@ -39,6 +39,7 @@ from DiffuSAMSegmentLib.training_logic import TrainingLogic
 from DiffuSAMSegmentLib.worker_process import WorkerProcess
 
 OWN_PACKAGES = ("DiffuSAMSegmentLib", "DiffuSAMLib")
+HOMEPAGE = "https://github.com/OWNER/SlicerDiffuSAMSegment"
 # Lines of the log: a chatty library shall not fill the memory.
 LARGEST_LOG = 5000
 
@@ -56,8 +57,12 @@ class DiffuSAMSegment(ScriptedLoadableModule):
             "Segments organs in CT and MR with one click: no points, no boxes, no server. "
             "Not for clinical use. No data leaves this computer."
         )
+        manual, title = f"{HOMEPAGE}/blob/main/Docs/slicer-module.md", _("Manual and tutorial")
+        self.parent.helpText += f'<p><a href="{manual}">{title}</a></p>'
         self.parent.acknowledgementText = _(
-            "An implementation of the method of arXiv 2604.24719: a frozen SAM2 and a diffusion prior over its memory."
+            "An implementation of the method of arXiv 2604.24719: a frozen SAM2 and a diffusion prior over its memory. "
+            "SAM2 is by Meta AI (Apache License 2.0). The bundled weights were trained on BTCV (registered access, "
+            "research) and CHAOS (CC BY-NC-SA 4.0): research, non-commercial."
         )
         slicer.app.connect("startupCompleted()", _onStartupCompleted)
 
@@ -200,7 +205,9 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._disconnectParameterNode()
         self._parameterNode = node
         if node is not None:
-            self._parameterNodeGuiTag = node.connectGui(self.ui)
+            # Not connectGui, which keeps its tag to itself (Slicer issue 7547): nothing could be disconnected.
+            named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            self._parameterNodeGuiTag = node.connectParametersToGui({name: named[name] for name in named if name})
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
             self._run.setParameterNode(node)
             self._train.setParameterNode(node)

@@ -103,7 +103,8 @@ class Installer:
         if replaced:
             # The child process is another Python, so that the user may go on without.
             text = _(
-                "Slicer has loaded {names}, and another version was installed meanwhile. Restart Slicer now?"
+                "Slicer has loaded {names}, and another version was installed meanwhile. Restart Slicer now? "
+                "What is not saved is lost."
             )
             if slicer.util.confirmYesNoDisplay(text.format(names=", ".join(replaced)), REQUESTER):
                 self._restart()
@@ -183,7 +184,7 @@ class Installer:
                 _("Install it in the Extensions Manager, restart Slicer, and try again."),
             )
         if slicer.util.confirmYesNoDisplay(
-            _("Slicer has to restart; the installation then goes on. Restart now?")
+            _("Slicer has to restart; the installation then goes on. Restart now? What is not saved is lost.")
         ):
             self._restart()
         raise self._error(_("Slicer has to restart."), _("Restart it, then press the button again."))

@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from .errors import hintInModels, unforeseen
 from .library_location import addLibraryToPath
+from .priors import shownTitle
 from .progress_text import stageText
 from .worker_process import WorkerProcess
 
@@ -66,7 +67,7 @@ class ModelsDialog:
             entry = weights.entry
             size = _("{size} MB").format(size=round(entry.bytes / 1e6))
             for column, text in enumerate(
-                (entry.title, _kindText(entry.kind), _stateText(weights.status), size, entry.licence)
+                (shownTitle(weights), _kindText(entry.kind), _stateText(weights.status), size, entry.licence)
             ):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(f"{text}\n{entry.notes}".strip())
@@ -102,27 +103,27 @@ class ModelsDialog:
 
     def onExport(self) -> None:
         """Copies the selected prior into a folder, for another computer."""
-        entry = self._selected().entry
+        weights = self._selected()
         folder = qt.QFileDialog.getExistingDirectory(
-            self.dialog, _("Export {title} into a folder").format(title=entry.title)
+            self.dialog, _("Export {title} into a folder").format(title=shownTitle(weights))
         )
         if folder:
             from DiffuSAMLib.catalogue import export_file
 
-            self._try(lambda: _("Exported to {file}.").format(file=export_file(entry.name, str(folder))))
+            self._try(lambda: _("Exported to {file}.").format(file=export_file(weights.entry.name, str(folder))))
 
     def onRemove(self) -> None:
         """Deletes the selected weights from this computer."""
-        entry = self._selected().entry
-        if not slicer.util.confirmOkCancelDisplay(
-            _("Remove {title} from this computer?").format(title=entry.title), _("Models"), parent=self.dialog
-        ):
+        weights = self._selected()
+        title = shownTitle(weights)
+        text = _("Remove {title} from this computer?").format(title=title)
+        if not slicer.util.confirmOkCancelDisplay(text, _("Models"), parent=self.dialog):
             return
         from DiffuSAMLib.catalogue import remove
 
         def removed() -> str:
-            remove(entry.name)
-            return _("Removed {title}.").format(title=entry.title)
+            remove(weights.entry.name)
+            return _("Removed {title}.").format(title=title)
 
         self._try(removed)
 

@@ -67,7 +67,7 @@ def priorCards() -> list[PriorCard]:
             header = read_header(catalogue.locate(entry.name))
         except DiffuSAMError as error:
             problem = f"{error.message} {hintOf(error.code, error.hint)}".strip()
-            cards.append(PriorCard(entry.name, entry.title, (), (), entry.licence, "", "", "", problem))
+            cards.append(PriorCard(entry.name, shownTitle(weights), (), (), entry.licence, "", "", "", problem))
             continue
         backbone = header.backbone.name
         problem = ""
@@ -76,13 +76,13 @@ def priorCards() -> list[PriorCard]:
                 name=backbone
             )
         organs = tuple(label.name for label in header.labels)
-        origin = _("{date}, from {count} cases").format(
+        origin = _("{date}; its weights have seen {count} cases").format(
             date=header.created[:10], count=len(header.training.get("cases", ()))
         )
         cards.append(
             PriorCard(
                 entry.name,
-                entry.title,
+                shownTitle(weights),
                 organs,
                 header.modalities,
                 header.licence,
@@ -94,6 +94,14 @@ def priorCards() -> list[PriorCard]:
             )
         )
     return cards
+
+
+def shownTitle(weights) -> str:
+    """What weights of the catalogue are called: those of the user's own by their name, for titles may be alike."""
+    entry = weights.entry
+    if weights.status != "imported" or entry.kind != "prior" or entry.title == entry.name:
+        return entry.title
+    return f"{entry.name}: {entry.title}"
 
 
 def _sourceText(status: str) -> str:

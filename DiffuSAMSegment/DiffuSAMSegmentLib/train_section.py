@@ -12,6 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError, unforeseen
+from .licence_consent import acceptsLicence
 from .organ_list import OrganList
 from .panel_lock import Lock
 from .priors import PriorCard
@@ -148,6 +149,10 @@ class TrainSection:
             return
         if self._parameters is None or self._whatIsMissing():
             return  # the panel was left, or a case went, while packages were installed
+        # Whatever it begins with, it learns on the bundled backbone.
+        bundled = next((card for card in self._cards if card.bundled), None)
+        if bundled is not None and not acceptsLicence(bundled):
+            return
         parameters = self._parameters
         settings = TrainingSettings(
             name=parameters.trainingName.strip(),

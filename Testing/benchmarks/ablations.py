@@ -108,13 +108,20 @@ TRAINING = tuple(
         ),
     )
 )
-# No change of "no_smooth" but the counterpart of the whole method: smoothed as well, each slice within itself.
+# No change of "no_smooth" but the counterpart of the whole method: smoothed as well, and asked for its brightness,
+# each slice within itself.
 SLICES_ALONE_SMOOTH = PriorRow(
     "slices_alone_smooth",
     "DiffuSAM, every slice alone",
     ALONE,
-    options=replace(SLICE_BY_SLICE, smooth=True),
+    options=replace(SLICE_BY_SLICE, appearance=True, smooth=True),
     slice_context=0,
+)
+SLICES_ALONE_NO_APPEARANCE = replace(
+    SLICES_ALONE_SMOOTH,
+    method="slices_alone_no_appearance",
+    title="brightness not asked for, every slice alone",
+    options=replace(SLICES_ALONE_SMOOTH.options, appearance=False),
 )
 NO_REACH_SMOOTH = PriorRow(
     "no_reach_smooth",
@@ -175,7 +182,7 @@ def main() -> None:
             if job.protocol.name in ("B", "B-reverse"):
                 whole.append(NO_REGIONS)
             if trains and job.protocol.name != "D":
-                whole += [NO_REACH_SMOOTH, SLICES_ALONE_SMOOTH]
+                whole += [NO_REACH_SMOOTH, SLICES_ALONE_SMOOTH, SLICES_ALONE_NO_APPEARANCE]
             for row in (*whole, *rows_for(job.protocol.name, job.draw, trains=trains)):
                 if arguments.only is None or row.method in arguments.only:
                     measure_row(row, job, recipe=recipe, prior=prior)

@@ -24,6 +24,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("A", "B", "B-reverse"),
     ),
     "no_appearance": ("DiffuSAM, brightness not asked for", ("A", "B", "B-reverse")),
+    "slices_alone_no_appearance": (
+        "brightness not asked for, every slice alone",
+        ("A", "B", "B-reverse"),
+    ),
     "no_reach_smooth": (
         "brightness not asked for, slices 9 mm away not seen by the decoder of outlines",
         ("A", "B", "B-reverse"),

@@ -29,6 +29,7 @@ WITHOUT = (
     "no_reach",
     "no_reach_smooth",
     "slices_alone_smooth",
+    "slices_alone_no_appearance",
     "outlines_smooth",
 )
 

@@ -151,15 +151,16 @@ class _Wrapper:
     def Modified(self) -> None:
         self.parameterNode.Modified()
 
-    def connectGui(self, gui: Any) -> int:
-        """Binds the widgets that have a SlicerParameterName; returns the tag for `disconnectGui`."""
+    def connectGui(self, gui: Any) -> None:
+        """Binds the widgets that have a SlicerParameterName; like Slicer's, does not tell the tag."""
         widgets = (
             gui.findChildren(QtWidgets.QWidget) if hasattr(gui, "isWidgetType") else list(vars(gui).values())
         )
         named = {w.property(SlicerParameterNamePropertyName): w for w in widgets}
-        return self.connectParametersToGui({name: w for name, w in named.items() if name})
+        self.connectParametersToGui({name: w for name, w in named.items() if name})
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
+        """Binds widgets by the names of parameters; returns the tag for `disconnectGui`."""
         for name in mapping:
             self._check(name)
         made = {name: gui_connectors.create(w, self.dataType(name)) for name, w in mapping.items()}
