@@ -21,6 +21,7 @@ from .cohort_cluster import (
     require_dask,
     run_tasks,
 )
+from .cohort_lock import cohort_lock
 from .cohort_table import TABLE_CSV, TABLE_JSON, CaseRow, write_table
 from .cohort_worker import CaseOutcome, CaseTask
 from .content_hashes import sha256_of
@@ -95,7 +96,7 @@ def segment_cohort(
         One row per case, by name; "failed" ones say why.
 
     Raises:
-        InputError: The folders or an option cannot be used.
+        InputError: The folders or an option cannot be used, or another run segments into the same folder.
         WeightsError: The prior cannot be used.
         OutputError: The table cannot be written.
         ClusterError: The workers cannot be reached, or were lost.
@@ -113,15 +114,17 @@ def segment_cohort(
         raise InputError("The results would lie among the images.", hint="Give another folder with -o.")
     cases = list_cases(request.images, leave_out=request.output)
     run = _Run(request, cases, labels, sha256_of(prior), header.name)
-    run.begin()
-    try:
-        run.keep_finished(on_case)
-        tasks = run.tasks()
-        if tasks:
-            with _cluster(request, len(tasks)) as cluster:
-                run.do(cluster, tasks, progress, on_case)
-    finally:
-        run.end()
+    _make_folder(request.output)
+    with cohort_lock(request.output):
+        run.begin()
+        try:
+            run.keep_finished(on_case)
+            tasks = run.tasks()
+            if tasks:
+                with _cluster(request, len(tasks)) as cluster:
+                    run.do(cluster, tasks, progress, on_case)
+        finally:
+            run.end()
     return run.rows
 
 
@@ -188,17 +191,9 @@ class _Run:
 
         Raises:
             InputError: The folder holds files that no earlier run has written and this one would replace.
-            OutputError: The folder cannot be made or written to.
+            OutputError: The folder cannot be written to.
         """
         folder = self._request.output
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise OutputError(
-                f"{folder} is a file, where a folder is expected.", hint="Give another name with -o."
-            ) from error
-        except OSError as error:
-            raise output_error(folder, error) from error
         tables = [folder / TABLE_CSV, folder / TABLE_JSON]
         for table in tables:
             require_writable(table)
@@ -330,6 +325,17 @@ class _Run:
         for path in self._request.output.glob(".????????.*"):
             if is_temporary_of(path, ends):
                 remove(path)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(
+            f"{folder} is a file, where a folder is expected.", hint="Give another name with -o."
+        ) from error
+    except OSError as error:
+        raise output_error(folder, error) from error
 
 
 def _is_cohort_table(path: Path) -> bool:

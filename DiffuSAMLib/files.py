@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import uuid
 from collections.abc import Collection, Iterator
@@ -42,7 +43,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     _require_place(path)
     with _temporary_file(path) as temporary:
         yield temporary
+        _flush(temporary)
         temporary.replace(path)
+
+
+def _flush(path: Path) -> None:
+    """Has the disk take what was written: else, after a power cut, the final name may stand for an empty file."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot say; that a disk has failed must be told.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

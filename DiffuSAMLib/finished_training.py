@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import torch
 
 from .checkpoints import other_run_error, read_checkpoint
 from .errors import InputError, WeightsError
+from .files import remove
 from .listing import is_file, is_there
+from .prior import Prior, PriorConfig
 from .prior_files import PriorHeader, read_header
 from .recipe import Recipe
 from .training_lock import training_lock
@@ -18,6 +22,8 @@ from .training_paths import checkpoint_path, run_folder
 from .training_record import Ending, RunRecord
 from .validated import Validated, best_of, choose_weights
 from .weights import LoadedBackbone, load_backbone, save_prior
+
+logger = logging.getLogger(__name__)
 
 
 def finish_training(output: Path, *, title: str | None = None, licence: str | None = None) -> PriorHeader:
@@ -72,25 +78,26 @@ def write_prior(
         raise other_run_error(checkpoint)
     validated = [Validated.from_json(look) for look in json.loads(state["validated"])]
     weights, look = choose_weights(state["averaged"], state["best"], validated, recipe.validation.margin)
+    config = recipe.prior_config(
+        loaded.backbone,
+        tuple(record.organs),
+        in_pieces=tuple(record.in_pieces),
+        solid=tuple(record.solid),
+        soft=tuple(record.soft),
+        layout=record.layout,
+        regions=record.regions,
+        modalities=tuple(record.known),
+        planes=tuple(record.planes),
+        mr_gamma=record.mr_gamma,
+        appearance=record.appearance,
+    )
     last = validated[-1] if validated and validated[-1].iteration == state["iteration"] else None
 
     def write(path: Path, weights: dict[str, torch.Tensor], look: Validated | None) -> PriorHeader:
         return save_prior(
             path,
             weights,
-            config=recipe.prior_config(
-                loaded.backbone,
-                tuple(record.organs),
-                in_pieces=tuple(record.in_pieces),
-                solid=tuple(record.solid),
-                soft=tuple(record.soft),
-                layout=record.layout,
-                regions=record.regions,
-                modalities=tuple(record.known),
-                planes=tuple(record.planes),
-                mr_gamma=record.mr_gamma,
-                appearance=record.appearance,
-            ),
+            config=config,
             backbone=loaded,
             title=title or record.title,
             modalities=record.modalities,
@@ -112,13 +119,34 @@ def write_prior(
             metrics={} if look is None else {"held_out": _scores(look, record)},
         )
 
+    _require_weights_of(config, (state["averaged"], state["best"]), checkpoint)
     folder = run_folder(output)
     write(folder / "last.safetensors", state["averaged"], last)
     if state["best"] is not None:
         write(folder / "best.safetensors", state["best"], best_of(validated))
     header = write(output, weights, look)
-    checkpoint.unlink(missing_ok=True)
+    # The prior is complete: a file that cannot be removed, such as one that a virus scanner holds, is no error.
+    remove(checkpoint)
+    if is_there(checkpoint):
+        logger.warning("%s could not be removed; it is of no more use.", checkpoint)
     return header
+
+
+def _require_weights_of(
+    config: PriorConfig, states: Iterable[Mapping[str, torch.Tensor] | None], checkpoint: Path
+) -> None:
+    """Refuses a run of an earlier program whose network is none of today's, before its prior is written.
+
+    Raises:
+        InputError: The weights belong to another network.
+    """
+    prior = Prior(config)
+    try:
+        for state in states:
+            if state is not None:
+                prior.load_state_dict(state)
+    except RuntimeError as error:
+        raise other_run_error(checkpoint) from error
 
 
 def finished_prior(output: Path) -> PriorHeader | None:

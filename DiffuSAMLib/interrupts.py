@@ -27,7 +27,9 @@ def terminated_as_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # None is a handler that is not Python's own, as an application may have: it cannot be put back.
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

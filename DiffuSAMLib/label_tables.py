@@ -16,7 +16,7 @@ _EXAMPLE = "Write 1=spleen,2=right kidney,..."
 
 
 def parse_label_names(text: str) -> dict[int, str]:
-    """The label table of "1=spleen,2=right kidney".
+    """The label table of "1=spleen,2=right kidney". Underscores in names are spaces; the background is left out.
 
     Raises:
         InputError: It is not such a list.
@@ -24,11 +24,14 @@ def parse_label_names(text: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for part in text.split(","):
         value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdecimal() or not 0 < int(value) < 256 or not name.strip():
+        if not equals or not value.strip().isdecimal() or int(value) > 255 or not name.strip():
             raise InputError(f'"{part}" is not a label name.', hint=_EXAMPLE)
         if int(value) in names:
             raise InputError(f"Label {int(value)} has two names: {names[int(value)]} and {name.strip()}.")
-        names[int(value)] = as_utf8(name.strip())
+        names[int(value)] = as_utf8(name.replace("_", " ").strip())
+    names.pop(0, None)
+    if not names:
+        raise InputError("The label names name the background alone.", hint=_EXAMPLE)
     return names
 
 

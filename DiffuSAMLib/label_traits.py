@@ -68,8 +68,9 @@ def _tissues(
 def _layout(stacks: Sequence[LabelledStack], organs: tuple[str, ...]) -> dict[str, Position]:
     centres: list[dict[str, Position]] = []
     for stack in stacks:
-        masks = {organ: stack.labels == value for value, organ in enumerate(organs, start=1)}
-        centres.append({organ: centre_of(mask, stack.spacing) for organ, mask in masks.items() if mask.any()})
+        # One mask at a time: of a hundred organs, all of them take gigabytes.
+        masks = ((organ, stack.labels == value) for value, organ in enumerate(organs, start=1))
+        centres.append({organ: centre_of(mask, stack.spacing) for organ, mask in masks if mask.any()})
     return layout_of(centres)
 
 

@@ -16,6 +16,9 @@ from .image_files import geometry_of, read_image
 from .image_formats import FORMATS_HINT
 from .utf8_names import as_utf8
 
+# Labels are bytes, 0 the background.
+MOST_SEGMENTS = 255
+
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
@@ -130,11 +133,17 @@ def stored_segments(image: sitk.Image, path: Path) -> list[StoredSegment]:
             )
             for number in numbers
         ]
-        layers = range(image.GetNumberOfComponentsPerPixel())
-        if all(segment.layer in layers and 1 <= segment.value <= 255 for segment in segments):
-            return segments
     except ValueError:
-        pass
+        segments = []
+    if len(segments) > MOST_SEGMENTS or any(segment.value > MOST_SEGMENTS for segment in segments):
+        raise InputError(
+            f"{path} holds more than {MOST_SEGMENTS} segments.", hint="Leave those out that are not needed."
+        )
+    layers = range(image.GetNumberOfComponentsPerPixel())
+    if len(segments) == len(numbers) and all(
+        segment.layer in layers and segment.value >= 1 for segment in segments
+    ):
+        return segments
     raise InputError(
         f"The segment list in the header of {path} does not fit its voxels.",
         hint="Save it again in 3D Slicer.",

@@ -114,29 +114,38 @@ class Frame:
         return (positions - self.origin[axis]) / self.scale
 
 
-def frame_of(centres: Mapping[str, Position], layout: Mapping[str, Position], organ: str) -> Frame | None:
+def frames_of(
+    centres: Mapping[str, Position], layout: Mapping[str, Position], organs: Iterable[str]
+) -> dict[str, Frame]:
     """How the layout lies in a volume, if organs lie as it says.
 
     Args:
         centres: Of the organs that were found, mm.
         layout: Their positions.
-        organ: Which one is not asked where the layout is, for it is the one that is looked for.
+        organs: Which ones are looked for: each is not asked itself where the layout is.
 
     Returns:
-        The median of what the others tell; None where they are fewer than two.
+        For each the median of what the others tell; not where they are fewer than two.
     """
     known = {name: np.asarray(place) for name, place in centres.items() if name in layout}
-    others = [name for name in known if name != organ]
-    if len(others) < LEAST_OTHERS:
-        return None
+    scale = _scale_of(known, layout)
+    origins = {name: place - scale * np.asarray(layout[name]) for name, place in known.items()}
+    frames = {}
+    for organ in organs:
+        others = [origin for name, origin in origins.items() if name != organ]
+        if len(others) >= LEAST_OTHERS:
+            frames[organ] = Frame(np.median(others, axis=0), scale)
+    return frames
+
+
+def _scale_of(known: Mapping[str, np.ndarray], layout: Mapping[str, Position]) -> float:
+    """How much farther apart organs lie than the layout says."""
     apart = [
         (np.linalg.norm(known[a] - known[b]), np.linalg.norm(np.subtract(layout[a], layout[b])))
         for a, b in combinations(known, 2)
     ]
     ratios = [found / expected for found, expected in apart if expected > CELL_MM]
-    scale = float(np.clip(np.median(ratios), 1 / LARGEST_SCALE, LARGEST_SCALE)) if ratios else 1.0
-    origins = [known[name] - scale * np.asarray(layout[name]) for name in others]
-    return Frame(np.median(origins, axis=0), scale)
+    return float(np.clip(np.median(ratios), 1 / LARGEST_SCALE, LARGEST_SCALE)) if ratios else 1.0
 
 
 def regions_of(
@@ -153,10 +162,8 @@ def regions_of(
         centres: dict[str, Position] = {
             organ: tuple(voxels.mean(axis=0).tolist()) for organ, voxels in case.items()
         }
-        for organ, voxels in case.items():
-            frame = frame_of(centres, layout, organ)
-            if frame is not None:
-                seen.setdefault(organ, []).append(_cells(frame.within(voxels)))
+        for organ, frame in frames_of(centres, layout, case).items():
+            seen.setdefault(organ, []).append(_cells(frame.within(case[organ])))
     cells = {organ: np.concatenate(parts) for organ, parts in seen.items()}
     return {organ: OrganRegion.of_cells(indices) for organ, indices in cells.items() if len(indices)}
 
@@ -211,8 +218,9 @@ def keep_to_regions(
     # Of an organ that the volume's ends cut, the middle is not known.
     whole = {organ: mask for organ, mask in masks.items() if mask.any() and not mask[[0, -1]].any()}
     centres = {organ: centre_of(mask, spacing) for organ, mask in whole.items()}
+    frames = frames_of(centres, layout, organs)
     for index, organ in enumerate(organs):
-        frame = frame_of(centres, layout, organ)
+        frame = frames.get(organ)
         if frame is None or organ not in regions:
             continue
         axes = [

@@ -15,6 +15,7 @@ from .backbone_pretraining import BackbonePretraining
 from .backbones import Backbone
 from .composed_names import composed
 from .errors import InputError
+from .files import remove
 from .labelled_files import LabelledFiles, read_dataset
 from .labelled_stacks import LabelledStack, load_stack
 from .out_of_memory import telling_memory
@@ -159,7 +160,8 @@ def pretrain_backbone(
         training={"cases": made_of["training_cases"], "minutes": config.minutes},
         metrics={},
     )
-    checkpoint.unlink()
+    # Complete, whether or not it can be removed.
+    remove(checkpoint)
 
 
 def _cases_of(data: Sequence[Path], split: Path) -> list[LabelledFiles]:

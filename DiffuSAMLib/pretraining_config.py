@@ -78,6 +78,10 @@ class PretrainingConfig:
         for name in ("pairs", "small_objects", "objects", "farthest", "follow_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"The setting {name} must be 1 or more, not {getattr(self, name)}.")
+        if self.pairs * self.objects < 2:
+            raise InputError(
+                "The settings pairs and objects must not both be 1: half of a batch would be empty."
+            )
         for name in ("small_part", "average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"The setting {name} must be 0 to 1, not {getattr(self, name):g}.")

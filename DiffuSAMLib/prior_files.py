@@ -45,7 +45,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _of_anothe
 
 _MODALITIES = ("CT", "MR")
 # Side of a slice in pixels.
-_LARGEST = 4096
+LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ class BackboneReference:
 
     def __post_init__(self) -> None:
         _require(bool(self.name), "the backbone has no name")
-        _require(1 <= self.image_size <= _LARGEST, f"the backbone's image size is not 1 to {_LARGEST}")
+        _require(
+            1 <= self.image_size <= LARGEST_SIDE, f"the backbone's image size is not 1 to {LARGEST_SIDE}"
+        )
         is_shape = len(self.memory_shape) == 3 and all(side > 0 for side in self.memory_shape)
         _require(is_shape, "the memory shape is not three positive numbers")
 

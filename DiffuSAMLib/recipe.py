@@ -19,7 +19,8 @@ from .held_out import ValidationConfig
 from .listing import is_file, is_there
 from .outline_decoder import GROUPS
 from .prior import MOST_CHANNELS, MOST_STEPS, WIDTH_STEP, PriorConfig
-from .prior_files import read_header
+from .prior_files import LARGEST_SIDE, read_header
+from .sam2_network import SIDE_STEP
 from .weights import DEFAULT_IMAGE_SIZE, PAPER_IMAGE_SIZE, prior_path
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,10 @@ class Recipe:
         """
         self.training.check()
         self.validation.check()
+        if self.image_size % SIDE_STEP or not SIDE_STEP <= self.image_size <= LARGEST_SIDE:
+            raise InputError(
+                f"The image size must be a multiple of {SIDE_STEP} up to {LARGEST_SIDE}, not {self.image_size}."
+            )
         for name, channels, step in (
             ("width", self.width, WIDTH_STEP),
             ("outline_width", (self.outline_width,), GROUPS),

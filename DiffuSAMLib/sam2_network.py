@@ -26,6 +26,8 @@ SAM2_CONFIGS = {
     "sam2.1_base_plus": "sam2.1_hiera_b+.yaml",
     "sam2.1_large": "sam2.1_hiera_l.yaml",
 }
+# Sides of slices in pixels are multiples of it.
+SIDE_STEP = 32
 
 
 def _import_sam2() -> Path:
@@ -117,8 +119,8 @@ def network_config(name: str, *, image_size: int | None = None) -> dict[str, Any
         )
     config: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)["model"]
     if image_size is not None:
-        if image_size % 32 or image_size <= 0:
-            raise InputError(f"The image size must be a multiple of 32, not {image_size}.")
+        if image_size % SIDE_STEP or image_size <= 0:
+            raise InputError(f"The image size must be a multiple of {SIDE_STEP}, not {image_size}.")
         config["image_size"] = image_size
         grid = [image_size // 16, image_size // 16]
         for attention in ("self_attention", "cross_attention"):

@@ -191,7 +191,10 @@ def _train(
             earlier=earlier.header if earlier else None,
         ),
         appearance=appearance_weight(
-            len(stacks_to_learn(stacks, held_out)) + (earlier.cases_of(chosen) if earlier else 0)
+            len(
+                {stack.name for stack in stacks_to_learn(stacks, held_out)}
+                | (earlier.cases_of(chosen) if earlier else set())
+            )
         ),
         image_digests=learnt.digests,
     )
@@ -218,7 +221,10 @@ def _train(
     )
     # Only now that nothing can refuse the new run.
     if restart and processes.main:
-        checkpoint.unlink(missing_ok=True)
+        try:
+            checkpoint.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(checkpoint, error) from error
     processes.wait()
     training.resume()
     if not processes.main:

@@ -19,6 +19,7 @@ from .backbones import MASK_LOGIT, Backbone, Memory, mask_to_logits
 from .checkpoints import other_run_error, read_checkpoint, write_checkpoint
 from .damaged_masks import damage_masks
 from .encoded_slices import EncodedBatch, EncodedSlices
+from .errors import InputError
 from .held_out import ValidationConfig
 from .interrupts import uninterrupted
 from .losses import mask_loss, outline_loss
@@ -128,6 +129,7 @@ class PriorTraining:
             The averaged weights, of the end or of the best validation.
 
         Raises:
+            InputError: The training has diverged.
             OutputError: The checkpoint cannot be written.
         """
         if self.iteration == 0 and bool((self.prior.latent_deviation == 1).all()):
@@ -170,6 +172,11 @@ class PriorTraining:
                 return
             began = started = time.monotonic()
             losses = self._gradients(rate)
+            if not all(map(math.isfinite, losses.values())):
+                raise InputError(
+                    f"The training has diverged: in iteration {self.iteration + 1} its losses are no numbers.",
+                    hint="Choose a lower --learning-rate, and begin anew with --restart.",
+                )
             # Half an update could neither be kept nor gone on from.
             with uninterrupted():
                 self._update()

@@ -99,12 +99,21 @@ def _keep_rows(path: Path, fields: list[str], *, up_to: int) -> None:
     """Begins a table, or takes up an earlier one of the same columns as far as the run got."""
     kept: list[dict[str, str]] = []
     if up_to and path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames == fields:
-                kept = [row for row in reader if (row["iteration"] or "x").isdigit()]
+        kept = _rows_of(path, fields)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
-        # A row that a crash cut short has empty cells at its end.
-        writer.writerows(row for row in kept if int(row["iteration"]) <= up_to and None not in row.values())
+        writer.writerows(row for row in kept if int(row["iteration"]) <= up_to)
+
+
+def _rows_of(path: Path, fields: list[str]) -> list[dict[str, str]]:
+    """The whole rows of a table with these columns; a crash may have cut one short, or spoilt the file."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader) if reader.fieldnames == fields else []
+    except (csv.Error, ValueError):
+        return []
+    return [
+        row for row in rows if None not in row and None not in row.values() and row["iteration"].isdecimal()
+    ]

@@ -39,10 +39,10 @@ class EarlierPrior:
             return ()
         return tuple(self.header.config.get("modalities", self.header.modalities))
 
-    def cases_of(self, organs: Sequence[str]) -> int:
-        """How many cases its weights have learnt such organs from."""
+    def cases_of(self, organs: Sequence[str]) -> set[str]:
+        """Names of the cases that its weights have learnt such organs from."""
         known = {organ_key(label.name) for label in self.header.labels}
-        return len(self.header.training.get("cases", ())) if known & set(map(organ_key, organs)) else 0
+        return set(self.header.training.get("cases", ())) if known & set(map(organ_key, organs)) else set()
 
 
 def earlier_prior(start: str, backbone: LoadedBackbone, config: PriorConfig) -> EarlierPrior | None:

@@ -81,7 +81,9 @@ def load_backbone(name: str, *, image_size: int | None = None, path: Path | None
         OutOfMemoryError: The computer has too little memory for it.
     """
     path = path or locate(name)
-    backbone = Backbone(name, image_size=image_size or DEFAULT_IMAGE_SIZE.get(name, PAPER_IMAGE_SIZE))
+    if image_size is None:
+        image_size = DEFAULT_IMAGE_SIZE.get(name, PAPER_IMAGE_SIZE)
+    backbone = Backbone(name, image_size=image_size)
     cases: tuple[str, ...] = ()
     if path.suffix == ".safetensors":
         metadata, tensors = read_safetensors(path)

@@ -207,7 +207,9 @@ class DiffuSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             # Not connectGui, which keeps its tag to itself (Slicer issue 7547): nothing could be disconnected.
             named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
-            self._parameterNodeGuiTag = node.connectParametersToGui({name: named[name] for name in named if name})
+            self._parameterNodeGuiTag = node.connectParametersToGui(
+                {name: named[name] for name in named if name}
+            )
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
             self._run.setParameterNode(node)
             self._train.setParameterNode(node)

@@ -137,6 +137,19 @@ def test_the_cache_follows_the_environment(empty_cache: Path, monkeypatch: pytes
     assert cache_folder() == Path.home() / "elsewhere"
 
 
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DIFFUSAM_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(WeightsError, match="no home folder") as raised:
+        cache_folder()
+    assert "DIFFUSAM_HOME" in raised.value.hint
+
+
 @pytest.mark.parametrize(
     ("platform", "place"),
     [

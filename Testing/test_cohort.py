@@ -16,6 +16,7 @@ from cohort_runs import add_bad_images, events_of, statuses, table
 from DiffuSAMLib import cohort, cohort_worker
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.cohort_cases import list_cases
+from DiffuSAMLib.cohort_lock import cohort_lock
 from DiffuSAMLib.cohort_cluster import local_cluster
 from DiffuSAMLib.cohort_table import CaseRow, write_table
 from DiffuSAMLib.errors import InputError, OutputError
@@ -216,6 +217,17 @@ def test_results_of_somebody_else_are_not_replaced(
     assert segment() == 2
     assert "already holds first.nii.gz" in capsys.readouterr().err
     assert files_in(out) == {"first.nii.gz": b"labels drawn by hand"}
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    segment: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with cohort_lock(out):
+        assert segment() == 2
+    assert "Another run is segmenting into" in capsys.readouterr().err
+    assert files_in(out) == {}
 
 
 @pytest.mark.parametrize("name", ["cohort.csv", "cohort.json"])

@@ -26,6 +26,13 @@ def test_sigterm_is_an_interrupt_within_the_block_only() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_handler_that_is_not_pythons_own_ends_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    install = signal.signal
+    monkeypatch.setattr(signal, "signal", lambda number, handler: install(number, handler) and None)
+    with terminated_as_interrupt():
+        pass
+
+
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 )

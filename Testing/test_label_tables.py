@@ -30,6 +30,12 @@ def test_a_json_table_is_read_either_way_round(tmp_path: Path, content: dict[str
     assert label_names_from(str(path)) == {1: "spleen", 2: "right kidney"}
 
 
+def test_an_option_is_read_as_a_json_table_is() -> None:
+    assert label_names_from("0=background,1=spleen,2=right_kidney") == {1: "spleen", 2: "right kidney"}
+    with pytest.raises(InputError, match="background alone"):
+        label_names_from("0=background")
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"labels": {}}', '{"spleen": 300}', '{"spleen": "x"}', '{"spleen": 1.5}', '{"1": ""}'],

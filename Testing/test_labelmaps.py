@@ -118,12 +118,23 @@ def test_names_that_are_not_utf8_can_be_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"Segment0_Layer": "5"}, {"Segment0_LabelValue": "many"}, {"Segment0_LabelValue": "300"}]
+    "wrong", [{"Segment0_Layer": "5"}, {"Segment0_LabelValue": "many"}, {"Segment0_LabelValue": "0"}]
 )
 def test_a_segment_list_that_does_not_fit_is_told(tmp_path: Path, wrong: dict[str, str]) -> None:
     path = save(tmp_path / "a.seg.nrrd", cube(1), {"Segment0_ID": "S", "Segment0_Layer": "0", **wrong})
     with pytest.raises(InputError, match="does not fit"):
         read_labelmap(path)
+
+
+def test_more_segments_than_labels_are_told(tmp_path: Path) -> None:
+    one = {"Segment0_ID": "S", "Segment0_Layer": "0", "Segment0_LabelValue": "300"}
+    with pytest.raises(InputError, match="more than 255 segments"):
+        read_labelmap(save(tmp_path / "a.seg.nrrd", cube(1), one))
+    many = {f"Segment{number}_ID": f"S{number}" for number in range(256)}
+    layers = {f"Segment{number}_Layer": str(number % 2) for number in range(256)}
+    both = np.stack([cube(1), cube(2)], axis=-1)
+    with pytest.raises(InputError, match="more than 255 segments"):
+        read_labelmap(save(tmp_path / "b.seg.nrrd", both, {**many, **layers}, layers=True))
 
 
 def test_rounding_in_a_header_is_no_other_grid() -> None:

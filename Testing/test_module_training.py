@@ -89,6 +89,8 @@ def test_stop_and_keep_gives_a_prior_that_segments(trained: Trained) -> None:
     assert trained.left == []
     assert "already" in trained.refused
     assert len(trained.starts) == 3
+    # By its name: titles are lists of organs, and may be alike.
+    assert trained.starts[-1] == f"{MINE}: spleen, right kidney, left kidney, liver"
 
 
 def test_a_training_continues_the_bundled_prior(trained: Trained) -> None:

@@ -136,6 +136,7 @@ def test_settings_are_changed_by_their_place() -> None:
         ({"schema_version": 1, "width": [32, 60]}, "multiples of 16"),
         ({"schema_version": 5, "outline_width": 12}, "multiples of 8"),
         ({"schema_version": 7, "reach_mm": -1}, "reach_mm must be 0 to 100"),
+        *[({"schema_version": 1, "image_size": side}, "multiple of 32") for side in (0, -32, 100, 8192)],
         ({"schema_version": 1, "training": {"batch": 0}}, "batch must be 1"),
         ({"schema_version": 1, "training": {"slice_uses": 0}}, "slice_uses must be 1"),
         ({"schema_version": 1, "training": {"seed": 10**14}}, "seed must be 0 to"),

@@ -275,6 +275,15 @@ def test_the_frozen_backbone_stays_as_it_was(a_compact_backbone: Backbone, tmp_p
     assert all(parameter.grad is None for parameter in a_compact_backbone.parameters())
 
 
+def test_a_training_that_diverges_is_told(a_compact_backbone: Backbone, tmp_path: Path) -> None:
+    training = make_training(a_compact_backbone, tmp_path / "p.training")
+    with torch.no_grad():
+        next(training.prior.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="in iteration 1 its losses are no numbers"):
+        training.run()
+    assert not training.checkpoint.exists()
+
+
 def test_a_time_limit_ends_the_training(a_compact_backbone: Backbone, tmp_path: Path) -> None:
     config = replace(SHORT, iterations=10**6, minutes=0.01)
     training = make_training(a_compact_backbone, tmp_path / "p.training", config=config)

@@ -86,6 +86,22 @@ def test_tensorboard_is_told_what_the_tables_say(tmp_path: Path) -> None:
     assert points_of(events)["loss/prior"] == [(10, 0.5), (20, 0.4)]
 
 
+@pytest.mark.parametrize("spoilt", [b"\xff\xfe\n", b"1,2,3,4,5,6,7,8\n", b"2,0.1", b"\0\0\0\0"])
+def test_a_table_that_a_crash_has_spoilt_holds_up_no_training(tmp_path: Path, spoilt: bytes) -> None:
+    losses = {"prior": 0.5, "segmentation": 0.25}
+    log = TrainingLog(tmp_path, resumed_at=0)
+    log.losses(1, 60.0, 1e-3, losses)
+    log.close()
+    path = tmp_path / "losses.csv"
+    path.write_bytes(path.read_bytes() + spoilt)
+    log = TrainingLog(tmp_path, resumed_at=1)
+    log.losses(2, 120.0, 1e-3, losses)
+    log.close()
+    told = [row["iteration"] for row in rows(path)]
+    assert told[-1] == "2"
+    assert told in (["1", "2"], ["2"])
+
+
 def test_a_disk_that_fills_with_events_ends_the_log_alone(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     pytest.importorskip("tensorboardX")

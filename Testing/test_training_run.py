@@ -147,6 +147,20 @@ def test_an_unfinished_run_is_refused_finished_or_dropped(cases: list[LabelledFi
     assert again.training["iterations"] == 4
 
 
+def test_a_run_of_another_network_is_not_finished(cases: list[LabelledFiles], tmp_path: Path) -> None:
+    output = tmp_path / "p.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(cases[:1], output, recipe=RECIPE, device="cpu", stop=StopAfter(1, keep=False))
+    checkpoint = output.with_suffix(".training")
+    state = torch.load(checkpoint, weights_only=True)
+    state["averaged"].popitem()
+    torch.save(state, checkpoint)
+    with pytest.raises(InputError, match="another network"):
+        finish_training(output)
+    assert checkpoint.exists()
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("options", [{"twins": 2}, {"start": "nowhere.safetensors"}])
 def test_an_unfinished_run_is_dropped_for_no_run_that_cannot_be(
     cases: list[LabelledFiles], tmp_path: Path, options: dict[str, Any]

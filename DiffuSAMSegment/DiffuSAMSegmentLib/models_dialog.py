@@ -110,7 +110,9 @@ class ModelsDialog:
         if folder:
             from DiffuSAMLib.catalogue import export_file
 
-            self._try(lambda: _("Exported to {file}.").format(file=export_file(weights.entry.name, str(folder))))
+            self._try(
+                lambda: _("Exported to {file}.").format(file=export_file(weights.entry.name, str(folder)))
+            )
 
     def onRemove(self) -> None:
         """Deletes the selected weights from this computer."""

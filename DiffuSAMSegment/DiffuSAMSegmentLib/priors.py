@@ -67,7 +67,9 @@ def priorCards() -> list[PriorCard]:
             header = read_header(catalogue.locate(entry.name))
         except DiffuSAMError as error:
             problem = f"{error.message} {hintOf(error.code, error.hint)}".strip()
-            cards.append(PriorCard(entry.name, shownTitle(weights), (), (), entry.licence, "", "", "", problem))
+            cards.append(
+                PriorCard(entry.name, shownTitle(weights), (), (), entry.licence, "", "", "", problem)
+            )
             continue
         backbone = header.backbone.name
         problem = ""

@@ -213,7 +213,9 @@ def trained_prior(job: Job, recipe: Recipe, *, start: str, slice_context: int | 
         twins=recipe.twins,
         earlier=earlier.header if earlier else None,
     )
-    appearance = appearance_weight(len(cases) + (earlier.cases_of(organs) if earlier else 0))
+    appearance = appearance_weight(
+        len({case.name for case in cases} | (earlier.cases_of(organs) if earlier else set()))
+    )
     save_prior(
         path,
         averaged,
