@@ -16,8 +16,8 @@ from cohort_runs import add_bad_images, events_of, statuses, table
 from DiffuSAMLib import cohort, cohort_worker
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.cohort_cases import list_cases
-from DiffuSAMLib.cohort_lock import cohort_lock
 from DiffuSAMLib.cohort_cluster import local_cluster
+from DiffuSAMLib.cohort_lock import cohort_lock
 from DiffuSAMLib.cohort_table import CaseRow, write_table
 from DiffuSAMLib.errors import InputError, OutputError
 
