@@ -37,6 +37,8 @@ def test_the_panel_and_the_parameters_follow_each_other(panel: Any) -> None:
         assert box.currentText == before.label()
     ui.keepPartialCheckBox.checked = True
     assert parameters.keepPartial
+    ui.confidenceCheckBox.checked = True
+    assert parameters.confidence
     ui.organList.item(3).setCheckState(_unchecked())
     assert parameters.skippedOrgans == ["liver"]
     parameters.skippedOrgans = ["spleen"]
@@ -59,11 +61,13 @@ def test_reset_leaves_only_the_input_and_the_output(panel: Any) -> None:
         getattr(ui, f"{name}ComboBox").currentIndex = 1
     ui.noOrgansButton.click()
     ui.keepPartialCheckBox.checked = True
+    ui.confidenceCheckBox.checked = True
     ui.resetButton.click()
     assert [ui.modalityComboBox.currentIndex, ui.deviceComboBox.currentIndex] == [0, 0]
     assert ui.qualityComboBox.currentIndex == 0
     assert parameters.skippedOrgans == []
     assert not ui.keepPartialCheckBox.checked
+    assert not ui.confidenceCheckBox.checked
     assert parameters.inputVolume is volume
 
 

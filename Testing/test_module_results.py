@@ -18,6 +18,7 @@ from module_host import (
     small_volume,
     transform_node,
 )
+from scipy import ndimage
 
 from DiffuSAMLib.procedural import make_abdomen
 
@@ -78,6 +79,39 @@ def test_organs_do_not_depend_on_how_the_volume_lies(warm_logic: Any) -> None:
         left_handed = add_volume(np.ascontiguousarray(np.flip(array, axis)), turned)
         found = labels_of(warm_logic.segment(left_handed, device="cpu"), left_handed)
         np.testing.assert_array_equal(np.flip(found, axis), expected)
+
+
+def test_the_confidence_is_a_volume_that_lies_as_the_image_does(warm_logic: Any) -> None:
+    import slicer
+    import vtk
+
+    patient = make_abdomen(3, shape=(10, 96, 96), spacing=(3.5, 3.5, 20.0)).volume
+    volume = add_volume(patient.array, rotation(12) @ patient.geometry.matrix)
+    volume.SetAndObserveTransformNodeID(transform_node(rotation(25)).GetID())
+    assert warm_logic.segment(volume, device="cpu").GetNodeReference("DiffuSAM.Confidence") is None
+    segmentation = warm_logic.segment(volume, device="cpu", confidence=True)
+    shown = segmentation.GetNodeReference("DiffuSAM.Confidence")
+    assert shown.GetName() == f"{volume.GetName()} confidence"
+    assert shown.GetTransformNodeID() == volume.GetTransformNodeID()
+    for place in ((0, 0, 0), (95, 20, 7)):
+        at = np.zeros((2, 3))
+        for node, row in zip((volume, shown), at, strict=True):
+            matrix = vtk.vtkMatrix4x4()
+            node.GetIJKToRASMatrix(matrix)
+            row[:] = matrix.MultiplyPoint((*place, 1))[:3]
+        np.testing.assert_allclose(*at, atol=1e-4)
+    confidence = slicer.util.arrayFromVolume(shown)
+    assert confidence.shape == (10, 96, 96)
+    assert 0.4 < confidence.min() < 0.75 < confidence.max() <= 1
+    # What it is least sure of lies at the edges of what it found.
+    found = labels_of(segmentation, volume) > 0
+    edge = ndimage.binary_dilation(found) & ~ndimage.binary_erosion(found)
+    assert confidence[edge].mean() < confidence[~edge].mean()
+    again = warm_logic.segment(
+        volume, ["liver"], device="cpu", segmentationNode=segmentation, confidence=True
+    )
+    assert again.GetNodeReference("DiffuSAM.Confidence") is shown
+    assert (slicer.util.arrayFromVolume(shown) != confidence).any()
 
 
 # Scripts.

@@ -61,6 +61,12 @@ def test_an_edit_of_a_frame_outlives_another_frame(warm_logic: Any) -> None:
     assert (first != edited).any()
 
 
+def test_all_frames_have_no_volume_of_the_confidence(warm_logic: Any) -> None:
+    _browser, volume = add_sequence()
+    segmentation = warm_logic.segment(volume, organs=["liver"], device="cpu", allFrames=True, confidence=True)
+    assert segmentation.GetNodeReference("DiffuSAM.Confidence") is None
+
+
 def test_a_second_run_of_all_frames_makes_a_segmentation_of_its_own(warm_logic: Any) -> None:
     browser, volume = add_sequence()
     segmentation = warm_logic.segment(volume, organs=["liver"], device="cpu", allFrames=True)

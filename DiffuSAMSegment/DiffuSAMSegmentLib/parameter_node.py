@@ -59,6 +59,7 @@ class DiffuSAMSegmentParameterNode:
     modality, frames, device, quality - As on the panel.
     prior - Name in the catalogue of weights.
     skippedOrgans - Organs of the prior that are not wanted; so that another prior starts with all of its own.
+    confidence - Whether a volume shows how sure the network is of each voxel.
     keepPartial - Whether Stop keeps what was found so far.
     trainingVolumes, trainingSegmentations - The examples to train a prior on, in pairs; None where not chosen yet.
     trainingSkipped - Segment names that all segmentations have and that the prior shall not learn.
@@ -75,6 +76,7 @@ class DiffuSAMSegmentParameterNode:
     quality: Quality = Quality.FAST
     prior: str = "abdomen"
     skippedOrgans: list[str]
+    confidence: bool = False
     keepPartial: bool = False
     trainingVolumes: list[vtkMRMLScalarVolumeNode]
     trainingSegmentations: list[vtkMRMLSegmentationNode]
@@ -88,5 +90,15 @@ class DiffuSAMSegmentParameterNode:
 
 def resetToDefaults(node: DiffuSAMSegmentParameterNode) -> None:
     """Sets every choice but the input, the output and those of the training back."""
-    for name in ("modality", "frames", "device", "quality", "prior", "skippedOrgans", "keepPartial"):
+    choices = (
+        "modality",
+        "frames",
+        "device",
+        "quality",
+        "prior",
+        "skippedOrgans",
+        "confidence",
+        "keepPartial",
+    )
+    for name in choices:
         node.setValue(name, node.default(name).value)

@@ -25,6 +25,7 @@ LOCKED = (
     *(f"{name}CollapsibleButton" for name in ("inputs", "organs", "outputs")),
     "deviceComboBox",
     "qualityComboBox",
+    "confidenceCheckBox",
     "resetButton",
 )
 
@@ -113,6 +114,7 @@ class RunSection:
                 modality=self._modality.of(parameters),
                 device=parameters.device.value,
                 samples=parameters.quality.value,
+                confidence=parameters.confidence,
                 allFrames=parameters.frames is Frames.ALL and browserOf(parameters.inputVolume) is not None,
                 wait=False,
                 listener=RunListener(self._onProgress, self._onFinished, self.fail),

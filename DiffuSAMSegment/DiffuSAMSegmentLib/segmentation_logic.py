@@ -33,6 +33,7 @@ class SegmentationLogic(BusyLogic):
         device: str = "auto",
         samples: int = 1,
         seed: int = 0,
+        confidence: bool = False,
         allFrames: bool = False,
         wait: bool = True,
         listener: RunListener | None = None,
@@ -48,6 +49,8 @@ class SegmentationLogic(BusyLogic):
         :param device: "auto", "cpu", "cuda", "cuda:N" or "mps"
         :param samples: how many results from different noise are averaged
         :param seed: of the noise
+        :param confidence: also makes a volume of how sure the network is of each voxel's label, 0.5 to 1, to which
+            the segmentation refers as "DiffuSAM.Confidence"; of all frames it makes none
         :param allFrames: every frame of the sequence whose present frame the volume is
         :param wait: returns when the segmentation is complete; otherwise at once, and the organs appear later
         :param listener: is told of progress and of the end, where wait is False
@@ -63,6 +66,7 @@ class SegmentationLogic(BusyLogic):
             device=device,
             samples=samples,
             seed=seed,
+            confidence=confidence,
         )
         failures: list[SegmentationError] = []
         if wait:

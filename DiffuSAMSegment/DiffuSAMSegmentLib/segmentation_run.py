@@ -10,6 +10,7 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
+from .confidence_volume import readConfidence, showConfidence
 from .errors import SegmentationError, hintOf, unforeseen, withNames
 from .library_location import addLibraryToPath
 from .scene_nodes import exists, shape
@@ -25,7 +26,10 @@ KEEPS_PROCESS = ("input", "weights", "output")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to segment; organs None takes all that the prior knows, modality None guesses."""
+    """How to segment; organs None takes all that the prior knows, modality None guesses.
+
+    :param confidence: whether a volume shows how sure the network is of each voxel
+    """
 
     prior: str = "abdomen"
     organs: tuple[str, ...] | None = None
@@ -33,6 +37,7 @@ class RunSettings:
     device: str = "auto"
     samples: int = 1
     seed: int = 0
+    confidence: bool = False
 
 
 @dataclass
@@ -124,7 +129,12 @@ class SegmentationRun:
             "device": self.settings.device,
             "samples": self.settings.samples,
             "seed": self.settings.seed,
+            "confidence": str(self._confidencePath) if self.settings.confidence else None,
         }
+
+    @property
+    def _confidencePath(self) -> Path:
+        return self._folder / "confidence.nrrd"
 
     def take(self, event: dict) -> None:
         """Takes an event of the child process."""
@@ -184,7 +194,11 @@ class SegmentationRun:
     def _finish(self, report: dict) -> None:
         self._stopRefreshing()
         report["inputs"][0]["path"] = self.volumeNode.GetName()
+        # Before the organs: what cannot be read must not leave half a result.
+        confidence = readConfidence(self._confidencePath) if self.settings.confidence else None
         self._output.finish(_openLabels(self._live, self._shape), json.dumps(report))
+        if confidence is not None:
+            showConfidence(confidence, self.volumeNode, self.segmentationNode)
         self.ended = True
         self._removeFolder()
         self.listener.progress("write", 1, 1)

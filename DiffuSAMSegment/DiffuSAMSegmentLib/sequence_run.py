@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -32,7 +34,8 @@ class SequenceRun:
     ) -> None:
         self._process = process
         self._volumeNode = volumeNode
-        self._settings = settings
+        # One volume beside all frames could show that of one of them only.
+        self._settings = dataclasses.replace(settings, confidence=False)
         self._listener = listener
         self._onFrame = onFrame
         self._browser = browserOf(volumeNode)
