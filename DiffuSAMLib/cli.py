@@ -152,7 +152,10 @@ def _add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_inference_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--prior", default="abdomen", help="name or file of the prior (default: abdomen)")
-    command.add_argument("--organs", help="names separated by commas (default: all the prior knows)")
+    command.add_argument(
+        "--organs",
+        help="names separated by commas, in double quotes if one has a comma (default: all the prior knows)",
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     command.add_argument("--steps", type=int, default=2, help="diffusion sampling steps (default: 2)")
     command.add_argument(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .composed_names import composed
 from .errors import InputError
+from .organ_names import listed
 from .splits import missing_cases_error
 
 if TYPE_CHECKING:
@@ -93,14 +94,14 @@ def cases_of(
 
 
 def organ_names(text: str | None) -> tuple[str, ...] | None:
-    """The names of "spleen,liver".
+    """The names of "spleen,liver", or of '"Kidney, left",liver'.
 
     Raises:
         InputError: There is none.
     """
     if text is None:
         return None
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(filter(None, listed(text)))
     if not names:
         raise InputError("--organs names no organ.", hint="Write for example --organs spleen,liver.")
     return names

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError
 from .labelmaps import read_label_names
-from .organ_names import organ_key
+from .organ_names import listed, organ_key
 from .utf8_names import as_utf8
 
 _EXAMPLE = "Write 1=spleen,2=right kidney,..."
@@ -22,7 +22,7 @@ def parse_label_names(text: str) -> dict[int, str]:
         InputError: It is not such a list.
     """
     names: dict[int, str] = {}
-    for part in text.split(","):
+    for part in listed(text):
         value, equals, name = part.partition("=")
         if not equals or not value.strip().isdecimal() or int(value) > 255 or not name.strip():
             raise InputError(f'"{part}" is not a label name.', hint=_EXAMPLE)

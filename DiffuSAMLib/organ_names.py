@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 
 from .composed_names import composed
@@ -14,6 +15,11 @@ def organ_key(name: str) -> str:
     Nor does it matter whether an accent is stored with its letter or, as macOS does in names of files, after it.
     """
     return " ".join(composed(name).replace("_", " ").casefold().split())
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a text with commas between; one that has a comma of its own stands in double quotes."""
+    return [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
 
 
 def chosen_organs(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:

@@ -58,7 +58,10 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     """Options of `diffusam train` and of `train_prior.py`."""
     add_data_options(command)
     command.add_argument("-o", "--output", type=Path, help="prior file (.safetensors)")
-    command.add_argument("--organs", help="names separated by commas (default: all that are labelled)")
+    command.add_argument(
+        "--organs",
+        help="names separated by commas, in double quotes if one has a comma (default: all that are labelled)",
+    )
     command.add_argument("--title", help="name for people (default: the organs)")
     command.add_argument("--licence", help="licence of the weights (default: as the training data)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
