@@ -28,6 +28,7 @@ for folder in (BENCHMARKS / "peers", BENCHMARKS):
 
 import ablations  # noqa: E402
 import common  # noqa: E402
+import continued_priors  # noqa: E402
 import diffusam  # noqa: E402
 import ideas  # noqa: E402
 import prior_rows  # noqa: E402
@@ -59,20 +60,21 @@ def evaluation(*dice: float) -> Evaluation:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Data, splits, weights and results in a folder of the test's own: one case to train on, one to score."""
+    """Data, splits, weights and results in a folder of the test's own: a case to train on, to score, and to find."""
     data = tmp_path / "data" / "btcv-ct"
-    for number, name in enumerate(("btcv_train", "btcv_scored"), start=3):
+    for number, name in enumerate(("btcv_train", "btcv_scored", "btcv_kept"), start=3):
         write_case(data, name, small_abdomen(number))
     labels = {organ: value for value, organ in parse_label_names(LABEL_NAMES).items()}
     (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **labels}}))
     (tmp_path / "splits").mkdir()
-    split = Split(SPLIT_NAME, ("btcv_train",), ("btcv_scored",), (), "for the tests")
+    split = Split(SPLIT_NAME, ("btcv_train",), ("btcv_scored",), ("btcv_kept",), "for the tests")
     save_split(split, tmp_path / "splits" / f"{SPLIT_NAME}.json")
     monkeypatch.setattr(common, "DATA", tmp_path / "data")
     for module in (protocols, prior_rows):
         monkeypatch.setattr(module, "SPLITS", tmp_path / "splits")
     monkeypatch.setattr(units, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(prior_rows, "RUNS", tmp_path / "runs")
+    for module in (continued_priors, prior_rows):
+        monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
     return tmp_path
 
 
@@ -141,6 +143,13 @@ def test_a_draw_is_trained_and_scored_once(workplace: Path, backbone_seeing: Cal
     alone = json.loads(path.with_name("alone_draw1_development.json").read_text())
     assert alone["settings"]["slice_context"] == 0
     assert "slice_context" not in content["settings"]
+    # Trained further, with what the prior finds in a target case that is not scored.
+    further = replace(row, method="further", more_minutes=0.0001, unlabelled=True)
+    assert measure_row(further, draw, recipe=recipe)
+    found = json.loads(path.with_name("further_draw1_development.json").read_text())
+    assert found["record"]["prior_cases"] == ["btcv_kept", "btcv_train"]
+    assert found["settings"]["unlabelled"] == ["btcv_kept"]
+    assert not measure_row(further, draw, recipe=recipe)
 
 
 def test_a_unit_is_measured_anew_when_its_settings_or_cases_change(workplace: Path) -> None:

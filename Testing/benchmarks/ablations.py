@@ -123,6 +123,14 @@ SLICES_ALONE_NO_APPEARANCE = replace(
     title="brightness not asked for, every slice alone",
     options=replace(SLICES_ALONE_SMOOTH.options, appearance=False),
 )
+# Further rows of the whole method.
+MORE = PriorRow("more_10", "DiffuSAM, 10 minutes more", more_minutes=10.0)
+UNLABELLED = PriorRow(
+    "unlabelled",
+    "DiffuSAM, 10 minutes more, with what it found in the target cases that are not scored",
+    more_minutes=10.0,
+    unlabelled=True,
+)
 NO_REACH_SMOOTH = PriorRow(
     "no_reach_smooth",
     "brightness not asked for, slices 9 mm away not seen by the decoder of outlines",
@@ -182,7 +190,7 @@ def main() -> None:
             if job.protocol.name in ("B", "B-reverse"):
                 whole.append(NO_REGIONS)
             if trains and job.protocol.name != "D":
-                whole += [NO_REACH_SMOOTH, SLICES_ALONE_SMOOTH, SLICES_ALONE_NO_APPEARANCE]
+                whole += [MORE, UNLABELLED, NO_REACH_SMOOTH, SLICES_ALONE_SMOOTH, SLICES_ALONE_NO_APPEARANCE]
             for row in (*whole, *rows_for(job.protocol.name, job.draw, trains=trains)):
                 if arguments.only is None or row.method in arguments.only:
                     measure_row(row, job, recipe=recipe, prior=prior)

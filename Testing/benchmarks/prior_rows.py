@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from common import DATA, FOLDERS, RUNS, SPLITS
+from continued_priors import continued_prior
 from outline_segmenter import OutlineSegmenter
 from protocols import Job
 from units import Unit, fingerprint
@@ -50,6 +51,8 @@ class PriorRow:
         procedural: How many procedural abdomens a training has besides its cases; None takes the protocol's number.
         slice_context: How many neighbours on each side a slice is shown with, in training too; None takes the
             backbone's own.
+        more_minutes: How long the training then goes on; 0 leaves it at that.
+        unlabelled: Whether it goes on with what the prior has found in the target cases that are not scored, too.
         outlines: Whether the prior's outlines are the masks, without memories and SAM2's decoder.
     """
 
@@ -62,6 +65,8 @@ class PriorRow:
     start: str | None = None
     procedural: int | None = None
     slice_context: int | None = None
+    more_minutes: float = 0.0
+    unlabelled: bool = False
     outlines: bool = False
 
 
@@ -96,6 +101,9 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         # An adapted backbone is another than the one that the protocol's prior was made for.
         start = "none" if row.adapt_minutes else row.start or job.start
         weights["start_sha256"] = start_sha256(start)
+    if row.more_minutes:
+        weights["more_minutes"] = row.more_minutes
+        weights["unlabelled"] = job.unlabelled_names if row.unlabelled else ()
     if row.outlines:
         weights["outlines"] = True
     unit = Unit(job, row.method, {**weights, "options": asdict(row.options)})
@@ -106,6 +114,10 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         else:
             adapted = adapted_job(job, row.adapt_minutes) if row.adapt_minutes else job
             path = trained_prior(adapted, recipe, start=start, slice_context=row.slice_context)
+            if row.more_minutes:
+                path = continued_prior(
+                    adapted, recipe, path, minutes=row.more_minutes, unlabelled=row.unlabelled
+                )
             loaded = load_prior(path, backbone_path=adapted.backbone_file)
             if row.slice_context is not None:
                 loaded.backbone.backbone.slice_context = row.slice_context

@@ -18,6 +18,11 @@ CHAINED = tuple(name for name in PROTOCOLS if name != "D")
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
     "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
+    "more_10": ("DiffuSAM, 10 minutes more", ("A", "B", "B-reverse")),
+    "unlabelled": (
+        "DiffuSAM, 10 minutes more, with what it found in the target cases that are not scored",
+        ("A", "B", "B-reverse"),
+    ),
     "no_3d": ("DiffuSAM, no 3D", CHAINED),
     "slices_alone_smooth": (
         "DiffuSAM, every slice alone: no neighbours in the channels, no 3D, no clean-up",

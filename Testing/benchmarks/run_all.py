@@ -52,6 +52,7 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
         for peer in ("dpl", "dfg"):
             yield [f"peers/{peer}.py", *ADAPTING, *which]
         yield ["diffusam.py", *FEW_SHOT, "--regression", "--adapt-minutes", f"{minutes:g}", *which]
+        yield ["ablations.py", *FEW_SHOT, "--only", "more_10", "unlabelled", *which]
         yield ["ablations.py", *FEW_SHOT, "--only", "anew", *which]
         yield ["peers/unetr.py", *FEW_SHOT, *which]
         if draw in PROTOCOLS["D"].draws:
