@@ -22,7 +22,7 @@ def parse_label_names(text: str) -> dict[int, str]:
         InputError: It is not such a list.
     """
     names: dict[int, str] = {}
-    for part in listed(text):
+    for part in listed(text) or [text]:
         value, equals, name = part.partition("=")
         if not equals or not value.strip().isdecimal() or int(value) > 255 or not name.strip():
             raise InputError(f'"{part}" is not a label name.', hint=_EXAMPLE)

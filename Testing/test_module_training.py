@@ -136,6 +136,12 @@ def test_stop_leaves_nothing_and_can_be_gone_on_from(
     asked: list[str] = []
     with user_says(installed, qt.QMessageBox.Cancel, asked):
         panel.ui.trainButton.click()
+    assert "has a licence of its own" in asked.pop()
+    assert "not accepted" in panel.ui.trainStatusLabel.text
+    assert not panel.logic.training
+    monkeypatch.setattr("DiffuSAMSegmentLib.train_section.acceptsLicence", lambda card: True)
+    with user_says(installed, qt.QMessageBox.Cancel, asked):
+        panel.ui.trainButton.click()
         wait_for_end(installed, panel)
         installed.host.wait_until(lambda: asked, 5)
     assert "unfinished" in asked[0]

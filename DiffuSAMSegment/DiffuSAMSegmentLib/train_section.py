@@ -152,6 +152,7 @@ class TrainSection:
         # Whatever it begins with, it learns on the bundled backbone.
         bundled = next((card for card in self._cards if card.bundled), None)
         if bundled is not None and not acceptsLicence(bundled):
+            self._showIdle(_("The licence of the bundled model was not accepted."))
             return
         parameters = self._parameters
         settings = TrainingSettings(
