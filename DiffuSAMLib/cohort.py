@@ -21,12 +21,12 @@ from .cohort_cluster import (
     require_dask,
     run_tasks,
 )
-from .cohort_lock import cohort_lock
 from .cohort_table import TABLE_CSV, TABLE_JSON, CaseRow, write_table
 from .cohort_worker import CaseOutcome, CaseTask
 from .content_hashes import sha256_of
 from .devices import choose_device
 from .errors import InputError, OutputError
+from .file_locks import held
 from .files import is_temporary_of, output_error, remove, require_writable, temporary_end
 from .json_values import to_json_value
 from .prior_files import PriorHeader, read_header
@@ -39,6 +39,8 @@ from .weights import prior_path
 # A table of thousands of rows is not written for each of them.
 TABLE_SECONDS = 5.0
 HASHING_THREADS = 4
+# In the folder of the results.
+LOCK = ".cohort.lock"
 logger = logging.getLogger(__name__)
 
 
@@ -115,7 +117,12 @@ def segment_cohort(
     cases = list_cases(request.images, leave_out=request.output)
     run = _Run(request, cases, labels, sha256_of(prior), header.name)
     _make_folder(request.output)
-    with cohort_lock(request.output):
+    refusal = InputError(
+        f"Another run is segmenting into {request.output}.",
+        hint="Wait until it has ended, or give another folder with -o.",
+    )
+    # Each would remove what the other is writing.
+    with held(request.output / LOCK, refusal=refusal):
         run.begin()
         try:
             run.keep_finished(on_case)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,29 @@ def take_lock(path: Path) -> FileLock | None:
         if _is_at(path, descriptor):
             return FileLock(path, exclusive, descriptor)
         os.close(descriptor)
+
+
+@contextmanager
+def held(path: Path, *, refusal: Exception) -> Iterator[None]:
+    """Within the block nobody else holds the lock of that name.
+
+    A file that a killed process leaves behind blocks nobody. Where no lock can be had, for want of them on the file
+    system or of the right to write there, the block runs without: what cannot be written is told by whoever writes it.
+
+    Args:
+        path: As for `take_lock`.
+        refusal: Raised where another has it.
+    """
+    lock = None
+    with suppress(OSError):
+        lock = take_lock(path)
+        if lock is None:
+            raise refusal
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _lock(descriptor: int) -> bool:

@@ -7,17 +7,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
-from .file_locks import take_lock
+from .file_locks import held
 from .training_paths import lock_path
 
 
 @contextmanager
 def training_lock(output: Path) -> Iterator[None]:
-    """Within the block nobody else trains or finishes the same prior.
-
-    The system lets go of the lock when the process ends, however it ends: a file that a killed run leaves behind
-    blocks nobody. Where no lock can be had, for want of them on the file system or of the right to write there, the
-    block runs without: what cannot be written is told by whoever writes it.
+    """Within the block nobody else trains or finishes the same prior, where locks can be had (see `held`).
 
     Args:
         output: Prior file. Its folder is made where there is none, and goes again if it stays empty.
@@ -31,14 +27,12 @@ def training_lock(output: Path) -> Iterator[None]:
             made = [folder for folder in path.parents if not folder.exists()]
             taken.callback(_remove_empty, made)
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(path)
-            if lock is None:
-                # What to do is in the sentence: the Slicer module leaves out the hints of input errors.
-                raise InputError(
-                    f"Another run is training {output}: wait until it has ended, or give the prior another name."
-                )
-            taken.callback(lock.release)
-        yield
+        # What to do is in the sentence: the Slicer module leaves out the hints of input errors.
+        refusal = InputError(
+            f"Another run is training {output}: wait until it has ended, or give the prior another name."
+        )
+        with held(path, refusal=refusal):
+            yield
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

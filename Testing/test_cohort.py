@@ -17,9 +17,9 @@ from DiffuSAMLib import cohort, cohort_worker
 from DiffuSAMLib.cli import main
 from DiffuSAMLib.cohort_cases import list_cases
 from DiffuSAMLib.cohort_cluster import local_cluster
-from DiffuSAMLib.cohort_lock import cohort_lock
 from DiffuSAMLib.cohort_table import CaseRow, write_table
 from DiffuSAMLib.errors import InputError, OutputError
+from DiffuSAMLib.file_locks import held
 
 distributed = pytest.importorskip("distributed")
 
@@ -224,7 +224,7 @@ def test_a_second_run_into_the_same_folder_is_refused(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    with cohort_lock(out):
+    with held(out / cohort.LOCK, refusal=AssertionError("nobody has it")):
         assert segment() == 2
     assert "Another run is segmenting into" in capsys.readouterr().err
     assert files_in(out) == {}

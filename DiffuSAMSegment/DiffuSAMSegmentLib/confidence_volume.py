@@ -8,7 +8,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .scene_nodes import exists
+from .scene_nodes import exists, placeBeside
 
 ROLE = "DiffuSAM.Confidence"
 """Of the reference from a segmentation to this volume."""
@@ -49,7 +49,5 @@ def _newVolume(volumeNode):
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileViridis.txt")
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(LOWEST, HIGHEST)
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    volumeItem = hierarchy.GetItemByDataNode(volumeNode)
-    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(volumeItem))
+    placeBeside(node, volumeNode)
     return node

@@ -47,7 +47,7 @@ class Quality(Enum):
     BEST = 4
 
     def label(self) -> str:
-        return {Quality.FAST: _("Fast"), Quality.BEST: _("Best (takes two to three times as long)")}[self]
+        return {Quality.FAST: _("Fast"), Quality.BEST: _("Best (takes about twice as long)")}[self]
 
 
 @parameterNodeWrapper

@@ -18,6 +18,13 @@ def removeNode(node) -> None:
     slicer.mrmlScene.RemoveNode(node)
 
 
+def placeBeside(node, other) -> None:
+    """Puts a node into the folder of the subject hierarchy that another is in."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(other))
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), parent)
+
+
 def volumeOf(segmentationNode):
     """The volume on whose grid a segmentation is, or None."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()

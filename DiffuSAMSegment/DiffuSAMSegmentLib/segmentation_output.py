@@ -6,7 +6,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .scene_nodes import removeNode, segmentIDs, volumeOf
+from .scene_nodes import placeBeside, removeNode, segmentIDs, volumeOf
 from .segment_origin import ORIGIN_TAG, originKey, segmentTag, wasFoundIn
 from .sequence_frame import ShownFrame
 
@@ -165,9 +165,7 @@ class SegmentationOutput:
         node.SetAndObserveTransformNodeID(self._volumeNode.GetTransformNodeID())
         node.CreateDefaultDisplayNodes()
         node.SetReferenceImageGeometryParameterFromVolumeNode(self._volumeNode)
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        volumeItem = hierarchy.GetItemByDataNode(self._volumeNode)
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(volumeItem))
+        placeBeside(node, self._volumeNode)
         return node
 
     def _addSegment(self, organ) -> None:
