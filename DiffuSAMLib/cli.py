@@ -182,6 +182,11 @@ def _add_inference_options(command: argparse.ArgumentParser) -> None:
         help="with a prior of few cases, do not ask how bright the organs are in this scan",
     )
     command.add_argument(
+        "--no-poses",
+        action="store_true",
+        help="in a modality that the prior has not learnt from, look at every slice once, not in three poses",
+    )
+    command.add_argument(
         "--no-smooth", action="store_true", help="do not let masks spread to the edges of the image's tissues"
     )
     command.add_argument(
@@ -357,6 +362,7 @@ def _segment_options(arguments: argparse.Namespace) -> SegmentOptions:
         seed=arguments.seed,
         regions=not arguments.no_regions,
         appearance=not arguments.no_appearance,
+        poses=not arguments.no_poses,
         smooth=not arguments.no_smooth,
         refine=not arguments.no_refine,
         clean=not arguments.no_clean,

@@ -12,6 +12,7 @@ from .backbones import Backbone, ImageFeatures
 from .geometry import AxisOrder
 from .lanes import Lanes, even_parts
 from .planes import Plane, to_plane
+from .poses import UPRIGHT, Pose
 from .slices import SliceGrid, as_channels, numbers_beside
 from .tensor_store import TensorStore
 from .volumes import Volume, intensity_window, scale_intensity
@@ -22,13 +23,14 @@ CHUNK = 8
 
 
 class EncodedVolume:
-    """The image features of a volume in one plane, kept so that other organs need no second encoding.
+    """The image features of a volume in one plane and pose, kept so that other organs need no second encoding.
 
     Args:
         volume: CT or MR, on any grid.
         backbone: Encodes its slices.
         plane: Of the slices.
         gamma: Exponent of the intensities scaled to 0..1.
+        pose: Of the slices when they are encoded.
 
     Attributes:
         order: Between the input's axes and the stack of slices.
@@ -37,9 +39,15 @@ class EncodedVolume:
     """
 
     def __init__(
-        self, volume: Volume, backbone: Backbone, *, plane: Plane = "axial", gamma: float = 1.0
+        self,
+        volume: Volume,
+        backbone: Backbone,
+        *,
+        plane: Plane = "axial",
+        gamma: float = 1.0,
+        pose: Pose = UPRIGHT,
     ) -> None:
-        self.volume, self.plane, self.gamma = volume, plane, gamma
+        self.volume, self.plane, self.gamma, self.pose = volume, plane, gamma, pose
         self.order: AxisOrder = to_plane(volume.geometry, plane)
         self.grid = SliceGrid.fit(self.order.geometry, backbone.image_size)
         side = backbone.image_size // 4
@@ -87,7 +95,7 @@ class EncodedVolume:
         if self.gamma != 1:
             squares = squares.clamp(0, 1) ** self.gamma
         inner = torch.arange(numbers.start - first, numbers.stop - first)
-        images = as_channels(squares, inner, context=context)
+        images = as_channels(self.pose.shown(squares), inner, context=context)
         return self._backbone.encode_image(images.to(self._backbone.device))
 
     def _squares(self, slices: np.ndarray, low: float, high: float) -> torch.Tensor:

@@ -209,13 +209,13 @@ class FileSegmenter:
     def _encoded(
         self, image: _ReadImage, loaded: LoadedPrior, segmenter: Segmenter, options: SegmentOptions
     ) -> tuple[EncodedVolume, ...]:
-        """The image's features, kept ones where backbone, slice size, device, planes and contrast are the same."""
+        """The image's features, kept where backbone, slice size, device, planes, poses and contrast are the same."""
         views = segmenter.views(image.volume, options)
         seen_by = (
             loaded.backbone.sha256,
             segmenter.backbone.image_size,
             str(segmenter.device),
-            *((view.plane, view.gamma) for view in views),
+            *((view.plane, view.pose, view.gamma) for view in views),
         )
         if image.encoded is None or image.seen_by != seen_by:
             image.encoded, image.seen_by = views, seen_by

@@ -23,9 +23,10 @@ from .out_of_memory import telling_memory
 from .plane_appearance import weigh_plane
 from .plane_smoothing import smooth_plane
 from .planes import AXIAL, usable_planes
+from .poses import THREE_POSES, UPRIGHT, mean_of_poses
 from .prior import SAMPLING_STEPS, Prior, outline_memory
 from .progress import Progress, ProgressEvent
-from .propagation import Propagation, PropagationConfig
+from .propagation import NOTHING, Propagation, PropagationConfig
 from .stage_timer import StageTimer
 from .tensor_store import TensorStore
 from .volumes import Volume
@@ -47,6 +48,8 @@ class SegmentOptions:
             from the other organs; not where slices stand by themselves, nor where three planes are joined.
         appearance: Where the prior knows few cases, ask how bright the organs are in the scan at hand; not where three
             planes are joined.
+        poses: In a modality that the prior has not learnt from, look at every slice in three poses, which takes three
+            times as long; not where three planes are joined.
         smooth: Let masks spread within what the image shows as one piece, across slices too where these are chained;
             those of three planes that are joined are not smoothed.
         refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
@@ -62,6 +65,7 @@ class SegmentOptions:
     seed: int = 0
     regions: bool = True
     appearance: bool = True
+    poses: bool = True
     smooth: bool = True
     refine: bool = True
     clean: bool = True
@@ -175,17 +179,17 @@ class Segmenter:
                         view.encode(report)
             found = self._found(views, organs, options, timer, progress, on_decoded)
             with timer("resample"):
-                strange = volume.modality not in self.prior.config.modalities
-                if options.regions and strange and options.propagation.three_d and len(views) == 1:
+                one_plane = len(found) == 1
+                if options.regions and self._is_strange(volume) and options.propagation.three_d and one_plane:
                     axial = found[0]
                     pixel = axial.grid.spacing(axial.order.geometry, axial.logits.shape[-1])
                     traits.keep_to_regions(axial.logits, pixel)
                 # Joined, three planes are not the better for smoothing; the brightness was not tried there.
                 across = options.propagation.three_d
                 weight = self.prior.config.appearance if options.appearance else 0.0
-                if weight and len(views) == 1:
+                if weight and one_plane:
                     found = [weigh_plane(views[0], found[0], weight=weight, across=across)]
-                if options.smooth and len(views) == 1:
+                if options.smooth and one_plane:
                     found = [smooth_plane(views[0], found[0], across=across)]
                 labels, confidence = to_volume(volume, found, refine=options.refine)
         # In the computer's memory, whatever the device.
@@ -205,14 +209,26 @@ class Segmenter:
         )
 
     def views(self, volume: Volume, options: SegmentOptions) -> tuple[EncodedVolume, ...]:
-        """The volume in the planes in which it is to be segmented, the axial one first; nothing is encoded yet."""
+        """The volume in the planes and poses in which it is to be segmented; nothing is encoded yet.
+
+        The axial plane comes first, upright.
+        """
         planes = AXIAL if options.axial_only else usable_planes(volume.geometry, self.prior.config.planes)
+        several = options.poses and self._is_strange(volume) and len(planes) == 1
         gamma = self.gamma(volume)
-        return tuple(EncodedVolume(volume, self.backbone, plane=plane, gamma=gamma) for plane in planes)
+        return tuple(
+            EncodedVolume(volume, self.backbone, plane=plane, gamma=gamma, pose=pose)
+            for plane in planes
+            for pose in (THREE_POSES if several else (UPRIGHT,))
+        )
 
     def gamma(self, volume: Volume) -> float:
         """The exponent of scaled intensities with which the prior wants to see a volume."""
         return self.prior.config.mr_gamma if volume.modality == "MR" else 1.0
+
+    def _is_strange(self, volume: Volume) -> bool:
+        """Whether the prior has not learnt from the volume's modality."""
+        return volume.modality not in self.prior.config.modalities
 
     def _organ_indices(self, names: Sequence[str] | None) -> list[int]:
         known = self.prior.config.organs
@@ -227,9 +243,10 @@ class Segmenter:
         progress: Progress | None,
         on_decoded: Callable[[int, int, Tensor], None] | None,
     ) -> list[PlaneLogits]:
-        """Generates and decodes in each plane, the axial one being the one that is told of."""
+        """Generates and decodes in each plane and pose, the first being the one that is told of; poses are joined."""
         # Joined, three planes know of each other's neighbours already; chained, they were never better, and are slower.
-        chained = options.propagation.three_d and len(views) == 1
+        one_plane = len({view.plane for view in views}) == 1
+        chained = options.propagation.three_d and one_plane
         options = replace(options, propagation=replace(options.propagation, three_d=chained))
         with ExitStack() as open_stores:
             shape = (len(organs) * options.samples, *self.backbone.memory_shape)
@@ -245,9 +262,14 @@ class Segmenter:
                 wanted = [int((presence >= options.propagation.presence).sum()) for presence in presences]
                 reports = _parts(_reporter(progress, "propagate"), wanted)
                 for view, store, presence, report in zip(views, stores, presences, reports, strict=True):
-                    listener = on_decoded if view.plane == "axial" else None
+                    listener = on_decoded if view is views[0] else None
                     logits = self._propagate(view, store, presence, options, report, listener)
-                    found.append(PlaneLogits(view.order, view.grid, logits))
+                    found.append(
+                        PlaneLogits(view.order, view.grid, view.pose.undone(logits, nothing=NOTHING))
+                    )
+        if one_plane:
+            mean = mean_of_poses([pose.logits for pose in found], nothing=NOTHING)
+            found = [replace(found[0], logits=mean)]
         return found
 
     def _generate(

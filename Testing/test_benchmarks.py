@@ -179,11 +179,12 @@ def test_a_setting_that_is_new_makes_no_earlier_result_stale() -> None:
     Unit(job(), "unet", {"recipe": earlier}).measure(lambda: (evaluation(0.5), {}))
     assert Unit(job(), "unet", {"recipe": recipe.to_dict()}).is_measured
     assert not Unit(job(), "unet", {"recipe": Recipe().to_dict()}).is_measured
-    # Nor could options ask for the brightness in the scan.
+    # Nor could options ask for the brightness in the scan, or look at slices in several poses.
     Unit(job(), "unet", {"options": {"smooth": True}}).measure(lambda: (evaluation(0.5), {}))
-    for appearance in (True, False):
-        options = {"smooth": True, "appearance": appearance}
-        assert Unit(job(), "unet", {"options": options}).is_measured == (not appearance)
+    for later in ("appearance", "poses"):
+        for used in (True, False):
+            options = {"smooth": True, "appearance": False, "poses": False, later: used}
+            assert Unit(job(), "unet", {"options": options}).is_measured == (not used)
     # A prior that was trained by then has the name that it would get today.
     assert prior_rows.in_oldest_schema(recipe) == earlier
     assert prior_rows.in_oldest_schema(Recipe()) == Recipe().to_dict()

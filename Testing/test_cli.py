@@ -173,8 +173,9 @@ def test_the_same_seed_gives_the_same_labels(image: Path, tmp_path: Path) -> Non
 def test_one_organ_keeps_its_number(image: Path, tmp_path: Path) -> None:
     output = tmp_path / "liver.nii.gz"
     command = ["segment", str(image), "-o", str(output), "--device", "cpu", "--organs", "liver"]
-    others = "--steps 1 --samples 2 --no-3d --no-regions --no-appearance --no-smooth --no-refine --no-clean"
-    assert main([*command, *others.split()]) == 0
+    without = ("3d", "regions", "appearance", "poses", "smooth", "refine", "clean")
+    others = ["--steps", "1", "--samples", "2", *(f"--no-{name}" for name in without)]
+    assert main([*command, *others]) == 0
     assert set(np.unique(read_array(output))) == {0, 4}
 
 

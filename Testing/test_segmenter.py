@@ -315,7 +315,7 @@ def test_organs_are_kept_to_their_regions_in_a_modality_never_learnt(
     middle = np.zeros((4, SIZE // 4, SIZE // 4), np.uint8)
     middle[1:3, 1, :4] = range(1, 5)
     monkeypatch.setattr(OrganTraits, "cleaned", lambda *_: middle)
-    options = replace(EVERYWHERE, smooth=False, refine=False, clean=False)
+    options = replace(EVERYWHERE, poses=False, smooth=False, refine=False, clean=False)
     assert not unlearnt.segment(volume, options).labels.any()
     learnt = taught(unlearnt, modalities=("CT",))
     assert learnt.segment(volume, options).labels.any()

@@ -12,30 +12,37 @@ from dataclasses import replace
 
 from prior_rows import PriorRow, measure_row
 from protocols import add_job_options, jobs
+from rows import FEW_SHOT
 
 from DiffuSAMLib.interrupts import terminated_as_interrupt
 from DiffuSAMLib.propagation import PropagationConfig
 from DiffuSAMLib.recipe import load_recipe
 from DiffuSAMLib.segmenter import SegmentOptions
 
-# Ablations are changes of the row "no_smooth": what smoothing, regions and the scan's own brightness mend would hide
-# what each part is worth.
-BASE = SegmentOptions(regions=False, appearance=False, smooth=False)
+# Ablations are changes of the row "no_smooth": what smoothing, regions, the scan's own brightness and further poses mend
+# would hide what each part is worth.
+BASE = SegmentOptions(regions=False, appearance=False, poses=False, smooth=False)
 
 
 def _chained(**changes: object) -> SegmentOptions:
     return replace(BASE, propagation=replace(PropagationConfig(), **changes))  # type: ignore[arg-type]
 
 
+# Of protocols whose modality the prior has not learnt from.
+NO_POSES = PriorRow("no_poses", "DiffuSAM, slices seen in one pose", options=SegmentOptions(poses=False))
 # Of priors of few cases that see axial slices alone.
 NO_APPEARANCE = PriorRow(
-    "no_appearance", "DiffuSAM, brightness not asked for", options=SegmentOptions(appearance=False)
+    "no_appearance",
+    "DiffuSAM, slices seen in one pose, brightness not asked for",
+    options=replace(NO_POSES.options, appearance=False),
 )
 # Of protocols whose modality the prior has not learnt from.
 NO_REGIONS = PriorRow("no_regions", "organs not kept to regions", options=replace(BASE, smooth=True))
 NO_SMOOTH = PriorRow("no_smooth", "masks not smoothed, organs not kept to regions", options=BASE)
 NO_SMOOTH_NO_3D = PriorRow("no_smooth_no_3d", "no 3D", options=_chained(three_d=False))
-NO_3D = PriorRow("no_3d", "no 3D", options=replace(NO_SMOOTH_NO_3D.options, appearance=True, smooth=True))
+NO_3D = PriorRow(
+    "no_3d", "no 3D", options=replace(NO_SMOOTH_NO_3D.options, appearance=True, poses=True, smooth=True)
+)
 SLICE_BY_SLICE = replace(NO_SMOOTH_NO_3D.options, clean=False)
 # Options of segmenting: any prior can show what they do.
 INFERENCE = (
@@ -109,19 +116,19 @@ TRAINING = tuple(
     )
 )
 # No change of "no_smooth" but the counterpart of the whole method: smoothed as well, and asked for its brightness,
-# each slice within itself.
+# each slice within itself, and seen in as many poses.
 SLICES_ALONE_SMOOTH = PriorRow(
     "slices_alone_smooth",
     "DiffuSAM, every slice alone",
     ALONE,
-    options=replace(SLICE_BY_SLICE, appearance=True, smooth=True),
+    options=replace(SLICE_BY_SLICE, appearance=True, poses=True, smooth=True),
     slice_context=0,
 )
 SLICES_ALONE_NO_APPEARANCE = replace(
     SLICES_ALONE_SMOOTH,
     method="slices_alone_no_appearance",
     title="brightness not asked for, every slice alone",
-    options=replace(SLICES_ALONE_SMOOTH.options, appearance=False),
+    options=replace(SLICES_ALONE_SMOOTH.options, appearance=False, poses=False),
 )
 # Further rows of the whole method.
 MORE = PriorRow("more_10", "DiffuSAM, 10 minutes more", more_minutes=10.0)
@@ -185,10 +192,10 @@ def main() -> None:
             prior = arguments.prior or ("abdomen" if job.protocol.name.startswith("C") else None)
             trains = prior is None and not arguments.inference_only
             whole = [PriorRow("diffusam", "DiffuSAM"), OUTLINES_SMOOTH]
-            if job.protocol.name in ("A", "B", "B-reverse"):
+            if job.protocol.name in FEW_SHOT:
                 whole.append(NO_APPEARANCE)
-            if job.protocol.name in ("B", "B-reverse"):
-                whole.append(NO_REGIONS)
+            if job.protocol.strange:
+                whole += [NO_POSES, NO_REGIONS]
             if trains and job.protocol.name != "D":
                 whole += [MORE, UNLABELLED, NO_REACH_SMOOTH, SLICES_ALONE_SMOOTH, SLICES_ALONE_NO_APPEARANCE]
             for row in (*whole, *rows_for(job.protocol.name, job.draw, trains=trains)):

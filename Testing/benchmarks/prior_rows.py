@@ -106,7 +106,9 @@ def measure_row(row: PriorRow, job: Job, *, recipe: Recipe, prior: str | Path | 
         weights["unlabelled"] = job.unlabelled_names if row.unlabelled else ()
     if row.outlines:
         weights["outlines"] = True
-    unit = Unit(job, row.method, {**weights, "options": asdict(row.options)})
+    # Slices of a modality that the prior knows are seen in one pose anyhow: no other result than without the option.
+    options = replace(row.options, poses=row.options.poses and job.protocol.strange)
+    unit = Unit(job, row.method, {**weights, "options": asdict(options)})
 
     def work() -> tuple[Evaluation, Mapping[str, Any]]:
         if prior is not None:

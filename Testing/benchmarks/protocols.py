@@ -37,6 +37,7 @@ class Protocol:
             the abdomen alone.
         twins: MR-like twins of the CT cases, likewise.
         recipe: Name of the recipe of DiffuSAM's trainings.
+        strange: Whether the cases to be scored are of another modality than the training cases.
         measure: The figure of the targets, on development cases: least mean Dice.
     """
 
@@ -50,6 +51,7 @@ class Protocol:
     procedural: int = 0
     twins: int = 0
     recipe: str = "compact"
+    strange: bool = False
     measure: float = 0.0
 
 
@@ -81,9 +83,19 @@ PROTOCOLS = {
             "clean",
             procedural=ABDOMENS,
             twins=TWINS,
+            strange=True,
             measure=0.75,
         ),
-        Protocol("B-reverse", "MR to CT", "mr_to_ct_draw{}", FIVE, "btcv", "clean", procedural=ABDOMENS),
+        Protocol(
+            "B-reverse",
+            "MR to CT",
+            "mr_to_ct_draw{}",
+            FIVE,
+            "btcv",
+            "clean",
+            procedural=ABDOMENS,
+            strange=True,
+        ),
         Protocol("C-CT", "all data, CT", "bundled", (1,), "btcv", "bundled", measure=0.92),
         Protocol("C-MR", "all data, MR", "bundled", (1,), "chaos", "bundled", measure=0.88),
         Protocol(

@@ -12,59 +12,62 @@ from typing import Any
 from common import RESULTS
 from protocols import PROTOCOLS
 
+FEW_SHOT = ("A", "B", "B-reverse")
+STRANGE = tuple(name for name, protocol in PROTOCOLS.items() if protocol.strange)
 # Slices of three planes are not chained, so that D without 3D would be the same.
 CHAINED = tuple(name for name in PROTOCOLS if name != "D")
 # The methods of the main table and the protocols in which each makes sense; the rest is in the ablations.
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "diffusam": ("**DiffuSAM**", tuple(PROTOCOLS)),
-    "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", ("A", "B", "B-reverse")),
-    "more_10": ("DiffuSAM, 10 minutes more", ("A", "B", "B-reverse")),
+    "diffusam_adapted": ("DiffuSAM, backbone adapted to the three volumes", FEW_SHOT),
+    "more_10": ("DiffuSAM, 10 minutes more", FEW_SHOT),
     "unlabelled": (
         "DiffuSAM, 10 minutes more, with what it found in the target cases that are not scored",
-        ("A", "B", "B-reverse"),
+        FEW_SHOT,
     ),
     "no_3d": ("DiffuSAM, no 3D", CHAINED),
     "slices_alone_smooth": (
         "DiffuSAM, every slice alone: no neighbours in the channels, no 3D, no clean-up",
-        ("A", "B", "B-reverse"),
+        FEW_SHOT,
     ),
-    "no_appearance": ("DiffuSAM, brightness not asked for", ("A", "B", "B-reverse")),
+    "no_poses": ("DiffuSAM, slices of a strange modality seen in one pose", STRANGE),
+    "no_appearance": ("that, brightness not asked for", FEW_SHOT),
     "slices_alone_no_appearance": (
         "brightness not asked for, every slice alone",
-        ("A", "B", "B-reverse"),
+        FEW_SHOT,
     ),
     "no_reach_smooth": (
         "brightness not asked for, slices 9 mm away not seen by the decoder of outlines",
-        ("A", "B", "B-reverse"),
+        FEW_SHOT,
     ),
     "outlines_smooth": (
         "brightness not asked for, outlines as masks: no memories, no SAM2",
         tuple(PROTOCOLS),
     ),
-    "no_regions": ("brightness not asked for, organs not kept to regions", ("B", "B-reverse")),
+    "no_regions": ("brightness not asked for, organs not kept to regions", STRANGE),
     "no_smooth": (
         "brightness not asked for, organs not kept to regions, masks not smoothed",
         tuple(PROTOCOLS),
     ),
     "no_smooth_no_3d": ("that and no 3D", CHAINED),
-    "no_reach": ("that, slices 9 mm away not seen", ("A", "B", "B-reverse", "D")),
+    "no_reach": ("that, slices 9 mm away not seen", (*FEW_SHOT, "D")),
     "axial_only": ("DiffuSAM, axial slices alone", ("D",)),
-    "anew": ("DiffuSAM, prior begun with random weights, real cases alone", ("A", "B", "B-reverse")),
-    "regression": ("regression instead of diffusion", ("A", "B", "B-reverse", "D")),
-    "frozen_decoder": ("decoder on frozen features", ("A", "B", "B-reverse", "D")),
+    "anew": ("DiffuSAM, prior begun with random weights, real cases alone", FEW_SHOT),
+    "regression": ("regression instead of diffusion", (*FEW_SHOT, "D")),
+    "frozen_decoder": ("decoder on frozen features", (*FEW_SHOT, "D")),
     "frozen_decoder_smooth": (
         "decoder on frozen features, masks smoothed",
-        ("A", "B", "B-reverse"),
+        FEW_SHOT,
     ),
     "unet": ("2D UNet", ("A", "B", "B-reverse", "C-CT", "C-MR", "D")),
-    "unetr": ("2D UNETR", ("A", "B", "B-reverse", "D")),
-    "fate_sam": ("support memories (FATE-SAM style)", ("A", "B", "B-reverse", "D")),
-    "sam2_points": ("SAM2, points from the truth", ("A", "B", "B-reverse", "D")),
-    "sam2_points_3d": ("SAM2, points from the truth and neighbour's memory", ("A", "B", "B-reverse", "D")),
-    "unet_plain": ("2D UNet, no cross-modality augmentation", ("B", "B-reverse")),
-    "unet_slaug": ("2D UNet, SLAug-style augmentation", ("B", "B-reverse")),
-    "dpl": ("denoised pseudo-labels (DPL style)", ("B", "B-reverse")),
-    "dfg": ("feature guidance (DFG style)", ("B", "B-reverse")),
+    "unetr": ("2D UNETR", (*FEW_SHOT, "D")),
+    "fate_sam": ("support memories (FATE-SAM style)", (*FEW_SHOT, "D")),
+    "sam2_points": ("SAM2, points from the truth", (*FEW_SHOT, "D")),
+    "sam2_points_3d": ("SAM2, points from the truth and neighbour's memory", (*FEW_SHOT, "D")),
+    "unet_plain": ("2D UNet, no cross-modality augmentation", STRANGE),
+    "unet_slaug": ("2D UNet, SLAug-style augmentation", STRANGE),
+    "dpl": ("denoised pseudo-labels (DPL style)", STRANGE),
+    "dfg": ("feature guidance (DFG style)", STRANGE),
 }
 
 

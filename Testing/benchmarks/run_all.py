@@ -15,13 +15,13 @@ from collections.abc import Iterator
 
 from common import BENCHMARKS
 from protocols import PROTOCOLS
+from rows import FEW_SHOT, STRANGE
 
-FEW_SHOT = ("A", "B", "B-reverse")
-ADAPTING = ("B", "B-reverse")
 TRAINING_FREE = ("fate_sam", "sam2_points")
 TRAINED = ("unet", "frozen_decoder", "unetr")
 # Rows without something of the method that the main table has; a protocol skips those that it has not.
 WITHOUT = (
+    "no_poses",
     "no_appearance",
     "no_smooth",
     "no_smooth_no_3d",
@@ -48,9 +48,9 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
             yield [f"peers/{peer}.py", *FEW_SHOT, *which]
         yield ["peers/unet.py", *FEW_SHOT, "--only", "unet", *which]
         yield ["peers/frozen_decoder.py", *FEW_SHOT, *which]
-        yield ["peers/unet.py", *ADAPTING, *which]
+        yield ["peers/unet.py", *STRANGE, *which]
         for peer in ("dpl", "dfg"):
-            yield [f"peers/{peer}.py", *ADAPTING, *which]
+            yield [f"peers/{peer}.py", *STRANGE, *which]
         yield ["diffusam.py", *FEW_SHOT, "--regression", "--adapt-minutes", f"{minutes:g}", *which]
         yield ["ablations.py", *FEW_SHOT, "--only", "more_10", "unlabelled", *which]
         yield ["ablations.py", *FEW_SHOT, "--only", "anew", *which]

@@ -56,7 +56,7 @@ def in_present_schema(settings: Mapping[str, Any]) -> dict[str, Any]:
         present["recipe"] = Recipe.from_dict(settings["recipe"]).to_dict()
     if "options" in settings:
         # Of options that came later.
-        present["options"] = {"appearance": False, **settings["options"]}
+        present["options"] = {"appearance": False, "poses": False, **settings["options"]}
     return present
 
 
