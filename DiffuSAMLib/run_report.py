@@ -30,7 +30,7 @@ class InputRecord:
         shape: Voxels `(z, y, x)`.
         matrix: 4 x 4, voxel index (x, y, z, 1) to world LPS in mm.
         series_uid: UID of the DICOM series that was read; None where it was none or has no UID.
-        warnings: What was odd about the image, as sentences.
+        warnings: What was odd about the image, or strange to the prior, as sentences.
     """
 
     path: Path

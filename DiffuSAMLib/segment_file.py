@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -39,6 +40,8 @@ from .stage_timer import StageTimer
 from .terminology import segment_for
 from .volumes import Volume, normalise, read_volume
 from .weights import LoadedPrior, load_prior, prior_path
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,9 @@ class FileSegmenter:
             _tell(progress, "load")
             loaded, segmenter = self._load(request.prior, device)
         volume = image.volume
+        doubts = _doubts(volume, loaded)
+        for doubt in doubts:
+            log.warning("%s", doubt)
         encoded = self._encoded(image, loaded, segmenter, request.options)
         values = label_values(loaded.header, request.options.organs)
         if live is not None:
@@ -167,6 +173,7 @@ class FileSegmenter:
                 labels,
                 values,
                 segmentation,
+                doubts=doubts,
                 device=device,
                 # Features that were kept cost nothing.
                 timings={"encode": 0.0, **timer.seconds, **segmentation.seconds},
@@ -222,6 +229,15 @@ class FileSegmenter:
         return image.encoded
 
 
+def _doubts(volume: Volume, loaded: LoadedPrior) -> list[str]:
+    """Why to look at the result with care, as sentences."""
+    known = loaded.prior.config.modalities
+    if volume.modality in known:
+        return []
+    learnt = " and ".join(known)
+    return [f"The prior has learnt from {learnt}, not from {volume.modality}: look at the result with care."]
+
+
 def _write(
     request: SegmentRequest,
     volume: Volume,
@@ -251,6 +267,7 @@ def _report(
     values: Mapping[str, int],
     segmentation: Segmentation,
     *,
+    doubts: Sequence[str],
     device: str,
     timings: Mapping[str, float],
 ) -> RunReport:
@@ -267,7 +284,7 @@ def _report(
                 geometry.shape,
                 geometry.matrix.tolist(),
                 series_uid=volume.series_uid,
-                warnings=volume.warnings,
+                warnings=(*volume.warnings, *doubts),
             )
         ],
         prior=WeightsRecord(loaded.header.name, loaded.sha256),

@@ -28,6 +28,7 @@ from DiffuSAMLib.segment_file import FileSegmenter, SegmentRequest, label_values
 from DiffuSAMLib.segmentation_files import write_scalar
 from DiffuSAMLib.segmenter import Segmenter, SegmentOptions
 from DiffuSAMLib.volumes import read_volume
+from DiffuSAMLib.weights import LoadedPrior, load_prior
 
 pytestmark = pytest.mark.usefixtures("random_weights")
 
@@ -113,6 +114,24 @@ def test_label_values_come_from_the_header(installation: Installation) -> None:
 def test_a_modality_that_is_given_is_used(image: Path, out: Path) -> None:
     report = segment_file(SegmentRequest(image, out / "labels.mha", device="cpu", modality="MR"))
     assert report.inputs[0].modality == "MR"
+
+
+def test_a_modality_that_the_prior_has_not_learnt_from_is_told(
+    image: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def of_ct(name: str) -> LoadedPrior:
+        loaded = load_prior(name)
+        loaded.prior.config = replace(loaded.prior.config, modalities=("CT",))
+        return loaded
+
+    monkeypatch.setattr("DiffuSAMLib.segment_file.load_prior", of_ct)
+    strange, known = (
+        segment_file(SegmentRequest(image, out / "labels.mha", device="cpu", modality=modality))
+        for modality in ("MR", "CT")
+    )
+    told = "The prior has learnt from CT, not from MR: look at the result with care."
+    assert list(strange.inputs[0].warnings) == caplog.messages == [told]
+    assert list(known.inputs[0].warnings) == []
 
 
 def test_features_are_used_again_only_for_priors_of_the_same_planes(image: Path, out: Path) -> None:
