@@ -145,7 +145,7 @@ class FileSegmenter:
             _tell(progress, "load")
             loaded, segmenter = self._load(request.prior, device)
         volume = image.volume
-        doubts = _doubts(volume, loaded)
+        doubts = _doubts(volume, segmenter)
         for doubt in doubts:
             log.warning("%s", doubt)
         encoded = self._encoded(image, loaded, segmenter, request.options)
@@ -229,12 +229,11 @@ class FileSegmenter:
         return image.encoded
 
 
-def _doubts(volume: Volume, loaded: LoadedPrior) -> list[str]:
+def _doubts(volume: Volume, segmenter: Segmenter) -> list[str]:
     """Why to look at the result with care, as sentences."""
-    known = loaded.prior.config.modalities
-    if volume.modality in known:
+    if not segmenter.is_strange(volume):
         return []
-    learnt = " and ".join(known)
+    learnt = " and ".join(segmenter.prior.config.modalities)
     return [f"The prior has learnt from {learnt}, not from {volume.modality}: look at the result with care."]
 
 

@@ -48,8 +48,8 @@ class SegmentOptions:
             from the other organs; not where slices stand by themselves, nor where three planes are joined.
         appearance: Where the prior knows few cases, ask how bright the organs are in the scan at hand; not where three
             planes are joined.
-        poses: In a modality that the prior has not learnt from, look at every slice in three poses, which takes three
-            times as long; not where three planes are joined.
+        poses: In a modality that the prior has not learnt from, look at every slice in three poses, which takes up
+            to three times as long; not where three planes are joined.
         smooth: Let masks spread within what the image shows as one piece, across slices too where these are chained;
             those of three planes that are joined are not smoothed.
         refine: Bring outlines to the image's edges and, in CT and in MR that shows it bright, take fat out of solid
@@ -180,7 +180,7 @@ class Segmenter:
             found = self._found(views, organs, options, timer, progress, on_decoded)
             with timer("resample"):
                 one_plane = len(found) == 1
-                if options.regions and self._is_strange(volume) and options.propagation.three_d and one_plane:
+                if options.regions and self.is_strange(volume) and options.propagation.three_d and one_plane:
                     axial = found[0]
                     pixel = axial.grid.spacing(axial.order.geometry, axial.logits.shape[-1])
                     traits.keep_to_regions(axial.logits, pixel)
@@ -214,7 +214,7 @@ class Segmenter:
         The axial plane comes first, upright.
         """
         planes = AXIAL if options.axial_only else usable_planes(volume.geometry, self.prior.config.planes)
-        several = options.poses and self._is_strange(volume) and len(planes) == 1
+        several = options.poses and self.is_strange(volume) and len(planes) == 1
         gamma = self.gamma(volume)
         return tuple(
             EncodedVolume(volume, self.backbone, plane=plane, gamma=gamma, pose=pose)
@@ -226,7 +226,7 @@ class Segmenter:
         """The exponent of scaled intensities with which the prior wants to see a volume."""
         return self.prior.config.mr_gamma if volume.modality == "MR" else 1.0
 
-    def _is_strange(self, volume: Volume) -> bool:
+    def is_strange(self, volume: Volume) -> bool:
         """Whether the prior has not learnt from the volume's modality."""
         return volume.modality not in self.prior.config.modalities
 

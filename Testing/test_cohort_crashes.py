@@ -96,7 +96,7 @@ def test_a_killed_worker_and_an_interrupt_lose_nothing(package_copy: Path, tmp_p
     ]
     assert set(listening) == {"127.0.0.1"}
     workers[0].suspend()
-    while not all(command.wait_for_a_case(8.0) for _ in range(2)):
+    while not all(command.wait_for_a_case(12.0) for _ in range(2)):
         # It was stopped while it handed over a result, which the others wait for.
         workers[0].resume()
         assert command.wait_for_a_case()

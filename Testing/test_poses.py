@@ -95,9 +95,13 @@ def test_masks_are_told_of_upright_alone(segmenter: Segmenter) -> None:
     """What is shown while a run goes on lies where the organs are."""
     volume = replace(cropped_abdomen(), modality="MR")
 
-    def told(options: SegmentOptions) -> list[tuple[int, int]]:
-        masks: list[tuple[int, int]] = []
-        segmenter.segment(volume, options, on_decoded=lambda number, organ, _: masks.append((number, organ)))
+    def told(options: SegmentOptions) -> list[tuple[int, int, float]]:
+        masks: list[tuple[int, int, float]] = []
+        segmenter.segment(
+            volume,
+            options,
+            on_decoded=lambda number, organ, mask: masks.append((number, organ, float(mask.sum()))),
+        )
         return sorted(masks)
 
     assert told(EVERYWHERE) == told(replace(EVERYWHERE, poses=False)) != []

@@ -19,7 +19,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError
-from .library_location import libraryRoot, usesSlicersPython
+from .lib_location import libraryRoot, usesSlicersPython
 from .temporary_folder import temporaryPath
 
 REQUESTER = "DiffuSAM Segment"

@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import hintInModels, unforeseen
-from .library_location import addLibraryToPath
+from .lib_location import addLibraryToPath
 from .priors import shownTitle
 from .progress_text import stageText
 from .worker_process import WorkerProcess

@@ -8,7 +8,7 @@ from html import escape
 from slicer.i18n import tr as _
 
 from .errors import hintOf
-from .library_location import addLibraryToPath
+from .lib_location import addLibraryToPath
 
 
 @dataclass(frozen=True)

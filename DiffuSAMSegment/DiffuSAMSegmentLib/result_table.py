@@ -6,7 +6,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .found_organs import FoundOrgans
-from .library_location import addLibraryToPath
+from .lib_location import addLibraryToPath
 
 
 class ResultTable:

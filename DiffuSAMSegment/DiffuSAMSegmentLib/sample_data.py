@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
-from .library_location import addLibraryToPath
+from .lib_location import addLibraryToPath
 
 CATEGORY = "DiffuSAM Segment"
 CT_LIVER_SHA256 = "e16eae0ae6fefa858c5c11e58f0f1bb81834d81b7102e021571056324ef6f37e"

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from .confidence_volume import readConfidence, showConfidence
 from .errors import SegmentationError, hintOf, unforeseen, withNames
-from .library_location import addLibraryToPath
+from .lib_location import addLibraryToPath
 from .scene_nodes import exists, shape
 from .segmentation_output import SegmentationOutput
 from .temporary_folder import makeTemporaryFolder, removeTemporaryFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError, hintOf, withNames
-from .library_location import addLibraryToPath
+from .lib_location import addLibraryToPath
 from .segmentation_run import KEEPS_PROCESS
 from .temporary_folder import makeTemporaryFolder, removeTemporaryFolder
 from .training_export import TrainingCase, exportCase, whyNotTrain

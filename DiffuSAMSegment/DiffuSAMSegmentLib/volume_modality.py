@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import slicer
 
-from .library_location import addLibraryToPath
+from .lib_location import addLibraryToPath
 
 MODALITIES = ("CT", "MR")
 

@@ -7,7 +7,7 @@ import os
 import qt
 import slicer
 
-from .library_location import usesSlicersPython
+from .lib_location import usesSlicersPython
 from .temporary_folder import temporaryPath
 
 # Slicer's launcher sets these for its own Python and libraries; another Python breaks with them.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
-from .library_location import libraryRoot, workerPython
+from .lib_location import libraryRoot, workerPython
 from .worker_environment import workerEnvironment
 
 KILL_AFTER_MS = 800
