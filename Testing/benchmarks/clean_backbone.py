@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from clean_weights import CLEAN_BACKBONE, taken_from_history
 from common import DATA, FOLDERS, RUNS, SPLITS
-from protocols import CLEAN_BACKBONE
 
 from DiffuSAMLib.config_json import settings_of
 from DiffuSAMLib.interrupts import terminated_as_interrupt
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="as of diffusam pretrain-backbone")
     parser.add_argument("-o", "--output", type=Path, default=CLEAN_BACKBONE)
     arguments = parser.parse_args()
-    if arguments.output.exists():
+    if taken_from_history(arguments.output).exists():
         print(f"{arguments.output} is there already.")
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import torch
+from clean_weights import CLEAN_BACKBONE, CLEAN_PRIOR, taken_from_history
 from common import ORGANS
-from protocols import CLEAN_BACKBONE, CLEAN_PRIOR
 
 from DiffuSAMLib.interrupts import terminated_as_interrupt
 from DiffuSAMLib.prior import Prior
@@ -34,11 +34,11 @@ def main() -> None:
     parser.add_argument("--start", default="none", help="prior to go on from (default: none)")
     parser.add_argument("-o", "--output", type=Path, default=CLEAN_PRIOR)
     arguments = parser.parse_args()
-    if arguments.output.exists():
+    if taken_from_history(arguments.output).exists():
         print(f"{arguments.output} is there already.")
         return
     recipe = Recipe().with_settings({"training.minutes": arguments.minutes, "training.iterations": 1_000_000})
-    loaded = load_backbone("compact", path=CLEAN_BACKBONE)
+    loaded = load_backbone("compact", path=taken_from_history(CLEAN_BACKBONE))
     network = loaded.backbone
     torch.manual_seed(recipe.training.seed)
     config = recipe.prior_config(network, ORGANS)

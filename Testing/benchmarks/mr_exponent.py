@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clean_weights import CLEAN_BACKBONE, taken_from_history
 from common import ORGANS, RESULTS, SPLITS, labelled_cases, provenance, write_result
-from protocols import CLEAN_BACKBONE
 
 from DiffuSAMLib.evaluation import evaluate
 from DiffuSAMLib.labelled_files import LabelledFiles
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _run(title: str, file: Path, cases: list[LabelledFiles], exponents: Sequence[float]) -> dict[str, Any]:
-    loaded = load_prior(file, backbone_path=CLEAN_BACKBONE)
+    loaded = load_prior(file, backbone_path=taken_from_history(CLEAN_BACKBONE))
     dice = {}
     for exponent in exponents:
         loaded.prior.config = replace(loaded.prior.config, mr_gamma=exponent)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common import BENCHMARKS, ORGANS, SPLITS, labelled_cases
+from clean_weights import CLEAN_BACKBONE, CLEAN_PRIOR, taken_from_history
+from common import ORGANS, SPLITS, labelled_cases
 
 from DiffuSAMLib.catalogue import locate
 from DiffuSAMLib.errors import InputError
@@ -17,8 +18,6 @@ from DiffuSAMLib.splits import Split, load_split, refuse_overlap
 from DiffuSAMLib.weights import LoadedBackbone, load_backbone
 
 Part = Literal["development", "test"]
-CLEAN_BACKBONE = BENCHMARKS / "weights" / "clean-backbone.safetensors"
-CLEAN_PRIOR = BENCHMARKS / "weights" / "clean-prior.safetensors"
 
 
 @dataclass(frozen=True)
@@ -165,12 +164,14 @@ class Job:
     def backbone_file(self) -> Path:
         if self.backbone_path is not None:
             return self.backbone_path
-        return CLEAN_BACKBONE if self.protocol.backbone == "clean" else locate("compact")
+        if self.protocol.backbone == "clean":
+            return taken_from_history(CLEAN_BACKBONE)
+        return locate("compact")
 
     @property
     def start(self) -> str:
         """The prior that trainings begin with: made for the protocol's backbone, from nothing it may not have seen."""
-        return str(CLEAN_PRIOR) if self.protocol.backbone == "clean" else "abdomen"
+        return str(taken_from_history(CLEAN_PRIOR)) if self.protocol.backbone == "clean" else "abdomen"
 
     def backbone(self) -> LoadedBackbone:
         """The frozen backbone.
@@ -181,7 +182,7 @@ class Job:
         if not self.backbone_file.exists():
             raise InputError(
                 f"There is no {self.backbone_file}.",
-                hint="Make the clean backbone with Testing/benchmarks/clean_backbone.py.",
+                hint="Clone the repository with its history, or make one with Testing/benchmarks/clean_backbone.py.",
             )
         loaded = load_backbone("compact", path=self.backbone_file)
         refuse_overlap(loaded.training_cases, self.evaluated_names)
