@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +206,7 @@ class BackbonePretraining:
                 "optimizer": self.optimizer.state_dict(),
                 "seconds": self.seconds,
                 "steps": self.steps,
-                "config": json.dumps(asdict(self.config)),
+                "config": json.dumps(self.config.to_dict()),
                 "record": self.record,
             },
         )
@@ -235,8 +234,7 @@ class BackbonePretraining:
 
     def _require_same_settings(self, begun: dict[str, Any]) -> None:
         """Refuses settings that the run did not begin with; only its time may be another."""
-        # By way of JSON, as those of the checkpoint are.
-        mine = json.loads(json.dumps(asdict(self.config)))
+        mine = self.config.to_dict()
         other = [name for name in mine if name != "minutes" and mine[name] != begun.get(name)]
         if other:
             raise InputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ def pretrain_backbone(
     record = {
         "name": "compact",
         **made_of,
-        "recipe": asdict(config),
+        "recipe": config.to_dict(),
         "steps": training.steps,
         "licence": licence,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from .augmentation import IntensityAugmentation, SpatialAugmentation
 from .config_json import from_json, with_settings
 from .errors import InputError
+
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ class PretrainingConfig:
         config = from_json(cls, content, source="The pretraining")
         config.check()
         return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the schema version first."""
+        # By way of JSON, so that tuples compare equal with what is read back.
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"schema_version": SCHEMA_VERSION, **content}
 
     def check(self) -> None:
         """Refuses what cannot be trained.

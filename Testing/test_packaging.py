@@ -93,9 +93,12 @@ def test_the_version_can_be_read_without_any_other_package(installed: Path) -> N
     )
 
 
-def test_a_wheel_carries_the_licence_and_the_command(installed: Path) -> None:
+def test_a_wheel_carries_the_licences_and_the_command(installed: Path) -> None:
     (metadata,) = installed.glob("*.dist-info")
-    assert "Apache License" in (metadata / "licenses" / "LICENSE.txt").read_text(encoding="utf-8")
+    licences = metadata / "licenses"
+    assert "Apache License" in (licences / "LICENSE.txt").read_text(encoding="utf-8")
+    for card in (ROOT / "Resources" / "Weights").glob("*.md"):
+        assert "non-commercial" in (licences / card.relative_to(ROOT)).read_text(encoding="utf-8")
     assert "diffusam = DiffuSAMLib.cli:main" in (metadata / "entry_points.txt").read_text(encoding="utf-8")
 
 

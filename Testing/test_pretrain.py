@@ -9,14 +9,16 @@ import pytest
 import torch
 from cases import small_abdomen, write_case
 from pretraining_cases import make_training, small_stack
+from safetensors import safe_open
 
 from DiffuSAMLib.errors import InputError
 from DiffuSAMLib.labelled_files import LabelledFiles, read_dataset
 from DiffuSAMLib.labelled_stacks import LabelledStack
 from DiffuSAMLib.pretrain import ORGANS, pretrain_backbone, pretrained_organs, shares_of
+from DiffuSAMLib.pretraining_config import PretrainingConfig
 from DiffuSAMLib.splits import Split, save_split
 from DiffuSAMLib.stack_pool import SHARES
-from DiffuSAMLib.weights import load_backbone, load_prior
+from DiffuSAMLib.weights import BACKBONE_KEY, load_backbone, load_prior
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,10 @@ def test_a_backbone_continues_from_another_and_remembers_its_cases(brain: Path) 
     begun, ended = (load_backbone("compact", path=path) for path in (first, second))
     assert begun.training_cases == ("one",)
     assert ended.training_cases == ("one", "two")
+    with safe_open(first, "pt") as file:
+        recipe = json.loads(file.metadata()[BACKBONE_KEY])["recipe"]
+    assert recipe == PretrainingConfig(minutes=0.0001).to_dict()
+    assert next(iter(recipe)) == "schema_version"
     # One step with a small learning rate: near where it began, but not there.
     pairs = list(zip(begun.backbone.parameters(), ended.backbone.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in pairs)
