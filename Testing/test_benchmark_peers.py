@@ -171,7 +171,7 @@ def test_a_unet_trains_and_adapts_to_pseudo_labels(stack: LabelledStack, tmp_pat
     assert prototypes(network, [few], 5).shape == (5, 8)
     from conftest import random_backbone
 
-    agreed = agreed_labels(network, random_backbone("compact", image_size=SIDE), few, 4)
+    agreed = agreed_labels(network, random_backbone("compact", image_size=2 * SIDE), few, 4)
     SliceTraining(network, [agreed], config, tmp_path / "u.training", ignored=True).run()
     # Where the passes disagree, a pixel does not count.
     probability = torch.zeros(1, 2, 4, 4)

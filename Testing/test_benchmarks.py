@@ -281,7 +281,7 @@ def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
     write_unit(tmp_path, "no_smooth", 2, evaluation(0.9, 0.8))
     write_unit(tmp_path, "no_smooth_no_3d", 2, evaluation(0.75, 0.85))
     missed = Evaluation([CaseResult("btcv_0", "CT", {"liver": score("liver", 0.0, None)}, 1.0)])
-    write_unit(tmp_path, "unet", 1, missed)
+    write_unit(tmp_path, "unetr", 1, missed)
     write_unit(tmp_path, "wider", 1, evaluation(0.65))
     text = tables.write_tables(tmp_path).read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
@@ -290,7 +290,7 @@ def test_tables_and_plots_come_from_what_there_is(tmp_path: Path) -> None:
     assert main.count("not run") == 5
     assert "hippocampus 2" in rows["A"]
     assert "| 20 | 1000–2000 |" in next(x for x in text.splitlines() if x.startswith("| **DiffuSAM** | 2 |"))
-    assert "| 20 | 1000 |" in next(x for x in text.splitlines() if x.startswith("| 2D UNet | 1 |"))
+    assert "| 20 | 1000 |" in next(x for x in text.splitlines() if x.startswith("| 2D UNETR | 1 |"))
     # Against the same draw only.
     assert "-5.0 (1 draw)" in text
     assert "(1 missed)" in text

@@ -19,6 +19,8 @@ from rows import FEW_SHOT, STRANGE
 
 TRAINING_FREE = ("fate_sam", "sam2_points")
 TRAINED = ("unet", "frozen_decoder", "unetr")
+# For the cases' own modality alone, as the UNet is whose augmentation is the milder one.
+ONE_MODALITY = ("--recipe", "one-modality", "--procedural", "0", "--set", "twins", "0")
 # Rows without something of the method that the main table has; a protocol skips those that it has not.
 WITHOUT = (
     "no_poses",
@@ -46,14 +48,14 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
         yield ["ablations.py", *FEW_SHOT, "--only", *WITHOUT, *which]
         for peer in TRAINING_FREE:
             yield [f"peers/{peer}.py", *FEW_SHOT, *which]
-        yield ["peers/unet.py", *FEW_SHOT, "--only", "unet", *which]
+        yield ["peers/unet.py", *FEW_SHOT, *which]
         yield ["peers/frozen_decoder.py", *FEW_SHOT, *which]
-        yield ["peers/unet.py", *STRANGE, *which]
         for peer in ("dpl", "dfg"):
             yield [f"peers/{peer}.py", *STRANGE, *which]
         yield ["diffusam.py", *FEW_SHOT, "--regression", "--adapt-minutes", f"{minutes:g}", *which]
         yield ["ablations.py", *FEW_SHOT, "--only", "more_10", "unlabelled", *which]
         yield ["ablations.py", *FEW_SHOT, "--only", "anew", *which]
+        yield ["diffusam.py", "A", "--method", "one_modality", *ONE_MODALITY, *which]
         yield ["peers/unetr.py", *FEW_SHOT, *which]
         if draw in PROTOCOLS["D"].draws:
             yield ["diffusam.py", "D", "--regression", *which]
@@ -68,7 +70,7 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
                 *which,
             ]
             for peer in (*TRAINING_FREE, *TRAINED):
-                only = ["--only", "unet"] if peer == "unet" else []
+                only = ["--only", "unet_plain"] if peer == "unet" else []
                 yield [f"peers/{peer}.py", "D", *only, *which]
     if part == "development":
         yield ["ablations.py", "A", "B", "--inference-only", "--draws", "1", "2", "3", *common]
@@ -77,7 +79,7 @@ def commands(minutes: float, part: str) -> Iterator[list[str]]:
         yield ["ablations.py", "C-CT", "C-MR", *common]
         yield ["ablations.py", "A", "B", "--draws", "1", "2", "3", *common]
         yield ["ablations.py", "D", "--only", "axial", "true_latents", *common]
-        yield ["peers/unet.py", "C-CT", "C-MR", "--only", "unet", *common]
+        yield ["peers/unet.py", "C-CT", "C-MR", "--only", "unet_plain", *common]
 
 
 def main() -> None:

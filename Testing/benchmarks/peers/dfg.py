@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from peer import Peer, Prepared, run_peers
 from protocols import Job
-from slice_training import full_size, segment_slices, stack_logits
+from slice_training import resized, segment_slices, stack_logits
 from target_adaptation import (
     ADAPTING,
     ADAPTING_PART,
@@ -81,10 +81,10 @@ def agreed_labels(
         refined = torch.full(masks.shape, -10.0)
         if shown.any():
             rows = shown.nonzero()[:, 0]
-            features = backbone.encode_image(images)[rows]
+            features = backbone.encode_image(resized(images, backbone.image_size))[rows]
             memory = backbone.encode_memory(features, mask_to_logits(masks[shown][:, None]))
             decoded = backbone.decode(features, [Memory(memory)])
-            refined[shown] = full_size(decoded.raw_logits, masks.shape[-1])[:, 0]
+            refined[shown] = resized(decoded.raw_logits, masks.shape[-1])[:, 0]
         best, winner = refined.max(1)
         theirs = torch.where(best > 0, winner + 1, 0)
         labels.append(own.byte().numpy())

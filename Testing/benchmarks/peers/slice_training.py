@@ -162,7 +162,7 @@ class SliceTraining:
         counted = ~batch.masks[:, -1] if self.ignored else torch.ones_like(batch.masks[:, 0])
         values = torch.arange(1, organs.shape[1] + 1)
         target = (organs * values[:, None, None]).amax(1)
-        logits = full_size(self.network(batch.images), target.shape[-1])
+        logits = resized(self.network(batch.images), target.shape[-1])
         loss = segmentation_loss(logits, target, counted)
         if self.extra_loss is not None:
             loss = loss + self.extra_loss(batch, logits, target, counted)
@@ -198,10 +198,10 @@ class SliceTraining:
         self.iteration, self.seconds = state["iteration"], state["seconds"]
 
 
-def full_size(logits: Tensor, size: int) -> Tensor:
-    if logits.shape[-1] == size:
-        return logits
-    return F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
+def resized(images: Tensor, size: int) -> Tensor:
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def trained(

@@ -13,7 +13,7 @@ from common import RUNS, labelled_cases
 from protocols import Job
 from slice_training import CONTEXT, ExtraLoss, SliceRecipe, SliceTraining, with_labels
 from torch import Tensor
-from unet import FeatureUNet
+from unet import SIZE, FeatureUNet, unet_recipe
 from units import fingerprint
 
 from DiffuSAMLib.errors import InputError
@@ -21,9 +21,9 @@ from DiffuSAMLib.labelled_stacks import LabelledStack, to_stack
 from DiffuSAMLib.volumes import read_volume
 
 # The source network is the one with the strongest augmentation; adapting takes a quarter of its time.
-SOURCE = SliceRecipe(augmentation="slaug")
+SOURCE = unet_recipe("slaug")
 ADAPTING_PART = 0.25
-ADAPTING = SliceRecipe(learning_rate=3e-4)
+ADAPTING = SliceRecipe(learning_rate=3e-4, size=SIZE)
 # Iterations. Adapting is some dozens of them: with as many as a training's, the rate would never rise.
 WARMUP = 4
 
