@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +27,6 @@ for folder in (BENCHMARKS / "peers", BENCHMARKS):
     sys.path.insert(0, str(folder))
 
 import ablations  # noqa: E402
-import clean_weights  # noqa: E402
 import common  # noqa: E402
 import continued_priors  # noqa: E402
 import diffusam  # noqa: E402
@@ -114,26 +111,6 @@ def test_the_clean_backbone_is_asked_for_where_it_is_missing(
     monkeypatch.setattr(protocols, "CLEAN_BACKBONE", workplace / "none.safetensors")
     with pytest.raises(InputError, match="clean_backbone"):
         job().backbone()
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
-def test_a_missing_clean_backbone_is_taken_from_the_history(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, repository = workplace / "clean.safetensors", workplace / "repository"
-    path.write_bytes(b"weights")
-    subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
-    command = ["git", "-C", str(repository), "hash-object", "-w", str(path)]
-    blob = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    monkeypatch.setattr(clean_weights, "ROOT", repository)
-    monkeypatch.setattr(clean_weights, "BLOBS", {path: blob})
-    path.write_bytes(b"of mine")
-    assert clean_weights.taken_from_history(path).read_bytes() == b"of mine"
-    path.unlink()
-    assert clean_weights.taken_from_history(path).read_bytes() == b"weights"
-    path.unlink()
-    monkeypatch.setattr(clean_weights, "ROOT", workplace)
-    assert not clean_weights.taken_from_history(path).exists()
 
 
 @pytest.mark.usefixtures("quick_trainings")
