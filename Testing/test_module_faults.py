@@ -92,7 +92,7 @@ def something_else(*_arguments: Any, **_options: Any) -> None:
 FAULTS = [
     ("tempfile.mkdtemp", no_space, "cannot be written to the temporary folder"),
     ("{part}.exportVolume", no_memory, "too little memory"),
-    ("DiffuSAMSegmentLib.worker_process.libraryRoot", something_else, "the moon is full"),
+    ("DiffuSAMSegmentLib.worker_process.libRoot", something_else, "the moon is full"),
 ]
 
 
@@ -139,7 +139,7 @@ def test_a_download_that_cannot_start_leaves_the_dialog_usable(panel: Any) -> No
     panel.ui.modelsButton.click()
     dialog = panel._dialog
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("DiffuSAMSegmentLib.worker_process.libraryRoot", something_else)
+        patch.setattr("DiffuSAMSegmentLib.worker_process.libRoot", something_else)
         dialog.importFile("/nowhere")
     assert "the moon is full" in dialog.notes.text
     assert dialog.importButton.enabled

@@ -19,7 +19,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .errors import SegmentationError
-from .lib_location import libraryRoot, usesSlicersPython
+from .lib_location import libRoot, usesSlicersPython
 from .temporary_folder import temporaryPath
 
 REQUESTER = "DiffuSAM Segment"
@@ -205,7 +205,7 @@ class Installer:
                 "--no-deps",
                 "--no-build-isolation",
                 "-r",
-                str(libraryRoot() / "requirements-sam2.txt"),
+                str(libRoot() / "requirements-sam2.txt"),
             ]
             packaging.pip_install(arguments)
 

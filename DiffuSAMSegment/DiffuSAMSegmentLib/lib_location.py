@@ -16,7 +16,7 @@ _HERE = Path(__file__).resolve().parent
 _ROOTS = (_HERE.parent, _HERE.parent.parent)
 
 
-def libraryRoot() -> Path:
+def libRoot() -> Path:
     """The folder that holds DiffuSAMLib and its Resources.
 
     :raises SegmentationError: it is gone
@@ -29,7 +29,7 @@ def libraryRoot() -> Path:
 
 def addLibraryToPath() -> None:
     """Makes `import DiffuSAMLib` work here; its light parts (catalogue, terminology) need no other package."""
-    root = str(libraryRoot())
+    root = str(libRoot())
     if root not in sys.path:
         sys.path.append(root)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
-from .lib_location import libraryRoot, workerPython
+from .lib_location import libRoot, workerPython
 from .worker_environment import workerEnvironment
 
 KILL_AFTER_MS = 800
@@ -93,7 +93,7 @@ class WorkerProcess:
 
     def _start(self) -> None:
         # What can fail comes first: a process that never started must not be taken for a warm one.
-        worker = libraryRoot() / "DiffuSAMLib" / "worker.py"
+        worker = libRoot() / "DiffuSAMLib" / "worker.py"
         environment = workerEnvironment()
         process = qt.QProcess()
         process.setProcessEnvironment(environment)

@@ -19,7 +19,7 @@ from rows import FEW_SHOT, STRANGE
 
 TRAINING_FREE = ("fate_sam", "sam2_points")
 TRAINED = ("unet", "frozen_decoder", "unetr")
-# For the cases' own modality alone, as the UNet is whose augmentation is the milder one.
+# To be compared with the UNet without cross-modality augmentation, which learns the cases' own modality alone, too.
 ONE_MODALITY = ("--recipe", "one-modality", "--procedural", "0", "--set", "twins", "0")
 # Rows without something of the method that the main table has; a protocol skips those that it has not.
 WITHOUT = (
