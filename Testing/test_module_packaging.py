@@ -112,6 +112,18 @@ def test_nothing_happens_while_the_module_loads(source: Path) -> None:
         assert isinstance(node, allowed) or is_docstring, f"{source.name}:{node.lineno}"
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_the_python_of_a_slicer_that_is_too_old_reads_the_module(source: Path) -> None:
+    # It is 3.9 before Slicer 5.12; the panel has to open there to say that a newer one is needed.
+    tree = ast.parse(source.read_text(encoding="utf-8"), feature_version=(3, 9))
+    strict = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and any(keyword.arg == "strict" for keyword in node.keywords)
+    ]
+    assert not strict, f"{source.name}:{strict}"
+
+
 def test_no_file_is_longer_than_can_be_overseen() -> None:
     folders = (MODULE, ROOT / "DiffuSAMLib", ROOT / "Testing")
     for source in (file for folder in folders for file in folder.rglob("*.py")):

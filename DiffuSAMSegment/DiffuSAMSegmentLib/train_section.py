@@ -117,7 +117,7 @@ class TrainSection:
     def cases(self) -> list[TrainingCase]:
         """The examples that the user chose."""
         volumes, segmentations = self._parameters.trainingVolumes, self._parameters.trainingSegmentations
-        return [TrainingCase(*pair) for pair in zip(volumes, segmentations, strict=False)]
+        return [TrainingCase(*pair) for pair in zip(volumes, segmentations)]
 
     def organs(self) -> list[str]:
         """The checked organs: by default those that every segmentation has."""
@@ -375,7 +375,7 @@ class TrainSection:
                 view.setMaximumSize(16777215, PLOT_HEIGHT)
                 self._ui.trainCurves.layout().addWidget(view)
                 self._plotViews.append(view)
-        for view, node in zip(self._plotViews, self._plot.views, strict=True):
+        for view, node in zip(self._plotViews, self._plot.views):
             view.setMRMLPlotViewNode(node)
             view.visible = False
         self._ui.trainCurves.visible = True

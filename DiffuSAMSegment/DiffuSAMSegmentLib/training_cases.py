@@ -40,8 +40,8 @@ class CaseTable:
             self._table.setRowCount(len(self._rows))
         while len(self._rows) < len(cases):
             self._addRow()
-        for selectors, case in zip(self._rows, cases, strict=True):
-            for selector, node in zip(selectors, (case.volumeNode, case.segmentationNode), strict=True):
+        for selectors, case in zip(self._rows, cases):
+            for selector, node in zip(selectors, (case.volumeNode, case.segmentationNode)):
                 if selector.currentNode() is not node:
                     selector.setCurrentNode(node)
         self._updating = False

@@ -132,7 +132,7 @@ class TrainingRun:
         except (OSError, KeyError) as error:
             text = _("The volumes cannot be written to the temporary folder ({reason}).").format(reason=error)
             raise SegmentationError(text, _("Check the free disk space."), "output") from error
-        for case, written in zip(self.cases, cases, strict=True):
+        for case, written in zip(self.cases, cases):
             self._names[written["image"]] = case.volumeNode.GetName()
             self._names[written["labels"]] = case.segmentationNode.GetName()
         return cases
